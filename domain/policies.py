@@ -1,8 +1,8 @@
 """The rules of lateness and closing: which version governs a meeting, and what it says of it.
 
 Versions are never edited. A meeting is governed by the newest version that was valid at its
-scheduled start, its section's own before the school's; from its opening on, the version is pinned
-(``Meeting.policy_id``). So a change of policy works forward only.
+scheduled start, its section's own before the school's. A version's ``valid_from`` is never in the
+past when it is added, so a change of policy works forward only.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from sqlalchemy import Connection, func, insert, or_, select
 from domain import access
 from domain.clock import format_instant, to_millisecond
 from domain.ids import new_id
-from domain.model import AfterCutoff, MeetingState, Policy, Section, table
+from domain.inputs import InvalidInput, shown
+from domain.model import AfterCutoff, Meeting, MeetingState, Policy, Section, table
 
-_POLICIES, _SECTIONS = table(Policy), table(Section)
+_POLICIES, _SECTIONS, _MEETINGS = table(Policy), table(Section), table(Meeting)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: What holds while a school has said nothing. It has no row: its id is empty and is never pinned.
+#: What holds while a school has said nothing. It has no row; its id is empty.
 DEFAULTS = Policy(id="", version=0, valid_from=_BEGINNING, created_at=_BEGINNING)
 
 #: The least and the most of each rule, in the unit of its name.
@@ -30,16 +31,10 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "late_after_min": (0, 240),
     "cutoff_min": (0, 1440),
     "closing_grace_s": (0, 600),
-    "auto_close_after_min": (0, 1440),
+    "auto_close_after_min": (1, 1440),
     "lock_after_days": (0, 365),
 }
 RULES = (*BOUNDS, "after_cutoff")
-
-
-class InvalidInput(ValueError):
-    """A value that cannot be taken; the message names it, what was expected and what came."""
-
-    code = "invalid"
 
 
 class MeetingFacts(Protocol):
@@ -76,7 +71,7 @@ def opens_at(meeting: MeetingFacts, policy: Policy) -> datetime:
 
 
 def late_after_min(meeting: MeetingFacts, policy: Policy) -> int:
-    """Minutes after the start up to which, inclusive, a check-in is present: the meeting's own, else the policy's."""
+    """Minutes of grace after the start, inclusive: the meeting's own, else the policy's."""
     return policy.late_after_min if meeting.late_after_min is None else meeting.late_after_min
 
 
@@ -110,27 +105,38 @@ def add_policy(
     """Add a version that governs the meetings that start at ``valid_from`` or later.
 
     ``section_id`` None means the whole school. Rules left out stay as they would have been at
-    ``valid_from``. ``cutoff_min`` None: never too late. Nothing that has begun is touched, since
-    ``valid_from`` may not lie in the past and an opened meeting keeps its version.
+    ``valid_from``. ``cutoff_min`` None: never too late. Nothing that has begun is touched:
+    ``valid_from`` lies neither in the past nor before the start of a meeting opened already.
 
     Raises Denied for anybody but an admin, InvalidInput naming the rule, its bounds and what came.
     """
     if not access.may_administer(standing):
         raise access.Denied("Only an admin may change the attendance policy")
+    if valid_from.tzinfo is None:
+        raise InvalidInput("valid_from", f"valid_from needs a time zone, got {valid_from.isoformat()}")
     valid_from = to_millisecond(valid_from)
     if valid_from < now:
         raise InvalidInput(
-            f"valid_from must not lie in the past: a policy works forward only (now is {format_instant(now)}, "
-            f"got {format_instant(valid_from)})"
+            "valid_from",
+            f"valid_from must not lie in the past: a policy works forward only "
+            f"(now is {format_instant(now)}, got {format_instant(valid_from)})",
         )
     if section_id is not None and not _is_section(conn, section_id):
-        raise InvalidInput(f"section_id must be a section of this school, got {section_id!r}")
+        raise InvalidInput("section_id", f"section_id must be one of this school, got {shown(section_id)}")
+    if (begun_at := _last_opened_start(conn, section_id)) is not None and begun_at >= valid_from:
+        raise InvalidInput(
+            "valid_from",
+            f"valid_from must be after {format_instant(begun_at)}, the start of a meeting opened already: "
+            f"a policy works forward only (got {format_instant(valid_from)})",
+        )
     policies = load_policies(conn, [] if section_id is None else [section_id])
     before = policy_at(policies, section_id, valid_from)
     merged = {name: getattr(before, name) for name in RULES} | check_rules(rules)
     if merged["cutoff_min"] is not None and merged["cutoff_min"] < merged["late_after_min"]:
         raise InvalidInput(
-            f"cutoff_min must not be less than late_after_min ({merged['late_after_min']}), got {merged['cutoff_min']}"
+            "cutoff_min",
+            f"cutoff_min must not be less than late_after_min ({merged['late_after_min']}), "
+            f"got {merged['cutoff_min']}",
         )
     policy = Policy(
         id=new_id(now),
@@ -151,16 +157,17 @@ def check_rules(rules: Mapping[str, int | str | None]) -> dict[str, int | str | 
     for name, value in rules.items():
         if name == "after_cutoff":
             if value not in list(AfterCutoff):
-                raise InvalidInput(f"after_cutoff must be {' or '.join(AfterCutoff)}, got {value!r}")
+                expected = " or ".join(AfterCutoff)
+                raise InvalidInput(name, f"after_cutoff must be {expected}, got {shown(value)}")
             value = AfterCutoff(value).value
         elif name in BOUNDS:
             least, most = BOUNDS[name]
             is_open_end = value is None and name == "cutoff_min"
             is_number = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
             if not (is_open_end or is_number):
-                raise InvalidInput(f"{name} must be {least}-{most}, got {value!r}")
+                raise InvalidInput(name, f"{name} must be {least}-{most}, got {shown(value)}")
         else:
-            raise InvalidInput(f"a policy's rules are {', '.join(RULES)}, got {name}")
+            raise InvalidInput(name, f"a policy's rules are {', '.join(RULES)}, got {name}")
         checked[name] = value
     return checked
 
@@ -169,8 +176,17 @@ def _last_version(conn: Connection, section_id: str | None) -> int:
     query = select(func.max(_POLICIES.c.version)).where(
         _POLICIES.c.section_id.is_(None) if section_id is None else _POLICIES.c.section_id == section_id
     )
-    return conn.execute(query).scalar_one() or 0
+    return int(conn.execute(query).scalar_one() or 0)
 
 
 def _is_section(conn: Connection, section_id: str) -> bool:
     return conn.execute(select(_SECTIONS.c.id).where(_SECTIONS.c.id == section_id)).first() is not None
+
+
+def _last_opened_start(conn: Connection, section_id: str | None) -> datetime | None:
+    """The latest scheduled start among the opened meetings that a version of this scope could govern."""
+    query = select(func.max(_MEETINGS.c.scheduled_start)).where(_MEETINGS.c.opened_at.is_not(None))
+    if section_id is not None:
+        query = query.where(_MEETINGS.c.section_id == section_id)
+    start: datetime | None = conn.execute(query).scalar_one()
+    return start
