@@ -1,0 +1,1 @@
+"""What attendance is: tables, operations, resolution, permissions, the one write path, the event log."""
