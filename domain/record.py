@@ -1,0 +1,194 @@
+"""record(): THE write path of attendance. Everybody who changes attendance comes through here.
+
+Callers are many, the writer is one: while one transaction is being written the next callers gather,
+and then go together (group commit). An answer is given only after the commit. If a batch fails, its
+operations are redone one by one, so a bad one does not hurt its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from domain.access import Author
+from domain.clock import Clock
+from domain.decide import decide
+from domain.events import Event
+from domain.ledger import Ledger, Submission
+from domain.operations import InvalidOperation, Operation
+from domain.outcomes import Outcome, Verdict, rejected
+from domain.store import Store
+from domain.throttle import Throttle
+
+__all__ = ["Outcome", "Recorded", "Recorder", "RecorderBusy", "Submission", "Verdict", "record_batch"]
+
+log = logging.getLogger("muster.record")
+
+#: Operations in one transaction: larger ones gain little and make the first caller wait (docs/bench.md).
+BATCH = 256
+#: Operations that may wait; beyond it callers are told to come back. At 5,000/s this is four seconds' work.
+MAX_WAITING = 20_000
+
+
+class RecorderBusy(RuntimeError):
+    """Too much is waiting to be written; nothing was recorded, try again after ``retry_after`` seconds."""
+
+    code = "busy"
+    retry_after = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What one transaction answered and told."""
+
+    outcomes: list[Outcome]
+    events: list[Event]
+
+
+def record_batch(
+    conn: Connection, submissions: Sequence[Submission], *, now: datetime, throttle: Throttle | None = None
+) -> Recorded:
+    """Decide and write a batch inside the write transaction ``conn``; one outcome for each, in order."""
+    ledger = Ledger(conn, submissions, now)
+    outcomes = [decide(ledger, submission, throttle) for submission in submissions]
+    return Recorded(outcomes, ledger.flush())
+
+
+@dataclass(slots=True)
+class _Job:
+    submissions: list[Submission]
+    answer: asyncio.Future[list[Outcome]]
+
+
+class Recorder:
+    """Gathers operations from all callers of this process and writes them in groups."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        on_commit: Callable[[Sequence[Event]], None] | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._on_commit = on_commit
+        self._throttle = throttle
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether operations are being written."""
+        return self._task is not None and not self._task.done()
+
+    def on_commit(self, tell: Callable[[Sequence[Event]], None]) -> None:
+        """Who is told of committed events, in the order of the commits, on the event loop."""
+        self._on_commit = tell
+
+    async def start(self) -> None:
+        """Begin to write. The recorder owns its task until ``stop``."""
+        self._is_stopping = False
+        self._task = asyncio.create_task(self._run(), name="muster-recorder")
+
+    async def stop(self) -> None:
+        """Write what is waiting, then end."""
+        self._is_stopping = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+
+    async def record(
+        self, operations: Sequence[Operation | InvalidOperation], author: Author, *, address: str = ""
+    ) -> list[Outcome]:
+        """Record operations of one author; one outcome for each, in order, after they are durable.
+
+        ``address`` is the client's, for the limits on wrong codes. Raises RecorderBusy when too much
+        waits or the recorder is stopping. Cancelling the caller does not undo what is under way.
+        """
+        if not operations:
+            return []
+        if self._is_stopping or self._waiting + len(operations) > MAX_WAITING:
+            raise RecorderBusy(f"{self._waiting} operations are waiting to be written")
+        received_at = self._clock.now()
+        job = _Job(
+            [Submission(operation, author, received_at, address) for operation in operations],
+            asyncio.get_running_loop().create_future(),
+        )
+        self._jobs.append(job)
+        self._waiting += len(operations)
+        self._arrived.set()
+        return await job.answer
+
+    async def _run(self) -> None:
+        while True:
+            if not self._jobs:
+                if self._is_stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            jobs = self._gather()
+            submissions = [s for job in jobs for s in job.submissions]
+            try:
+                recorded = await self._write(submissions)
+            except Exception:  # the rim of the task: told, and gone on with
+                log.exception("a batch of %d failed: its operations are redone one by one", len(submissions))
+                recorded = await self._redo(submissions)
+            self._waiting -= len(submissions)
+            self._tell(recorded.events)
+            start = 0
+            for job in jobs:
+                end = start + len(job.submissions)
+                if not job.answer.done():
+                    job.answer.set_result(recorded.outcomes[start:end])
+                start = end
+
+    def _gather(self) -> list[_Job]:
+        jobs, count = [self._jobs.popleft()], 0
+        count = len(jobs[0].submissions)
+        while self._jobs and count + len(self._jobs[0].submissions) <= BATCH:
+            jobs.append(self._jobs.popleft())
+            count += len(jobs[-1].submissions)
+        return jobs
+
+    async def _write(self, submissions: Sequence[Submission]) -> Recorded:
+        now = self._clock.now()
+        return await self._store.write(
+            lambda conn: record_batch(conn, submissions, now=now, throttle=self._throttle)
+        )
+
+    async def _redo(self, submissions: Sequence[Submission]) -> Recorded:
+        outcomes: list[Outcome] = []
+        told: list[Event] = []
+        for submission in submissions:
+            try:
+                recorded = await self._write([submission])
+            except Exception as error:  # the rim of the task: this one's author is told
+                log.exception("operation %s could not be recorded", getattr(submission.operation, "id", None))
+                code = "busy" if isinstance(error, SQLAlchemyError) else "internal"
+                outcomes.append(rejected(submission.operation.id, code))
+            else:
+                outcomes += recorded.outcomes
+                told += recorded.events
+        return Recorded(outcomes, told)
+
+    def _tell(self, committed: Sequence[Event]) -> None:
+        if not committed or self._on_commit is None:
+            return
+        try:
+            self._on_commit(committed)
+        except Exception:  # the log has them; a watcher that fails reads them there
+            log.exception("committed events could not be told")
