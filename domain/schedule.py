@@ -42,12 +42,6 @@ _MEETINGS, _SECTIONS, _SERIES = table(Meeting), table(Section), table(Series)
 _CHUNK = 500  # ids in one question; SQLite's bound parameters end at 32,766
 
 
-class UnknownThing(LookupError):
-    """There is no such section, series or meeting."""
-
-    code = "not_found"
-
-
 # -- series -----------------------------------------------------------------------------------
 
 
@@ -71,8 +65,8 @@ def add_series(
 
     ``local_time`` is ``09:00`` in ``zone`` (the section's if left out), ``duration_min`` real
     minutes, ``except_on`` and ``extra_on`` the local dates without and beyond the rule.
-    Raises Denied, UnknownThing for the section, and InvalidInput for anything that could not be laid
-    out, a time that the clocks skip on one of its dates included.
+    Raises Denied, and InvalidInput for anything that could not be laid out, a time that the clocks
+    skip on one of its dates included.
     """
     _require_timetable(standing)
     section = _section(conn, section_id)
@@ -99,7 +93,7 @@ def end_series(
     """Let a series meet for the last time on ``last_on``; what was laid out after it is cancelled.
 
     Meetings that have begun stay as they are. A series is never made longer by this; to change what
-    follows, end it and add another. Raises Denied, UnknownThing.
+    follows, end it and add another. Raises Denied, InvalidInput.
     """
     _require_timetable(standing)
     series = _one_series(conn, series_id)
@@ -125,7 +119,7 @@ def except_date(
 ) -> list[Event]:
     """Leave one date out of a series (a holiday) and cancel its meeting, if there is one ahead.
 
-    Raises Denied, UnknownThing, InvalidInput.
+    Raises Denied, InvalidInput.
     """
     _require_timetable(standing)
     reason = _reason(reason)
@@ -192,7 +186,7 @@ def add_meeting(
     room: str | None = None,
     meeting_id: str | None = None,
 ) -> tuple[str, list[Event]]:
-    """A single meeting that has not ended yet. Returns its id. Raises Denied, UnknownThing, InvalidInput."""
+    """A single meeting that has not ended yet. Returns its id. Raises Denied, InvalidInput."""
     _require_timetable(standing)
     section = _section(conn, section_id)
     start, end = _span(start, end, now)
@@ -220,7 +214,7 @@ def move_meeting(
 ) -> list[Event]:
     """Another time or room for a meeting that is still ahead; with a start alone it keeps its length.
 
-    Of a series, only this meeting changes. Raises Denied, UnknownThing, InvalidInput.
+    Of a series, only this meeting changes. Raises Denied, InvalidInput.
     """
     _require_timetable(standing)
     row = _meeting(conn, meeting_id)
@@ -252,7 +246,7 @@ def cancel_meeting(
     """Say that a meeting does not take place, or did not. What was recorded in it is kept.
 
     A meeting that was closed took place and cannot be cancelled. Cancelling twice changes nothing.
-    Raises Denied, UnknownThing, InvalidInput.
+    Raises Denied, InvalidInput.
     """
     _require_timetable(standing)
     reason = _reason(reason)
@@ -267,7 +261,7 @@ def cancel_meeting(
 def restore_meeting(
     conn: Connection, standing: access.Standing, meeting_id: str, *, now: datetime
 ) -> list[Event]:
-    """Take a cancellation back. Its date is no longer left out of its series. Raises Denied, UnknownThing."""
+    """Take a cancellation back. Its date is no longer left out of its series. Raises Denied, InvalidInput."""
     _require_timetable(standing)
     row = _meeting(conn, meeting_id)
     if row["cancelled_at"] is None:
@@ -297,21 +291,23 @@ def _require_timetable(standing: access.Standing) -> None:
 def _section(conn: Connection, section_id: str) -> RowMapping:
     row = conn.execute(select(_SECTIONS).where(_SECTIONS.c.id == section_id)).mappings().first()
     if row is None:
-        raise UnknownThing("There is no such section")
+        raise InvalidInput("section_id", "There is no such class.")
+    if not row["is_active"]:
+        raise InvalidInput("section_id", f"{row['code']} is no longer in use.")
     return row
 
 
 def _one_series(conn: Connection, series_id: str) -> Series:
     row = conn.execute(select(_SERIES).where(_SERIES.c.id == series_id)).mappings().first()
     if row is None:
-        raise UnknownThing("There is no such series")
+        raise InvalidInput("series_id", "There is no such series.")
     return Series(**row)
 
 
 def _meeting(conn: Connection, meeting_id: str) -> RowMapping:
     row = conn.execute(select(_MEETINGS).where(_MEETINGS.c.id == meeting_id)).mappings().first()
     if row is None:
-        raise UnknownThing("There is no such meeting")
+        raise InvalidInput("meeting_id", "There is no such meeting.")
     return row
 
 
