@@ -56,8 +56,9 @@ def clean_name(field: str, value: str, *, is_required: bool = True) -> str:
 
 
 def fold_email(value: str) -> str:
-    """The one spelling under which an address is stored and looked up."""
-    return unicodedata.normalize("NFC", value[: MAX_EMAIL * 4]).strip().lower()
+    """The one spelling under which an address is stored and looked up. Whatever comes gives text."""
+    text = value[: MAX_EMAIL * 4].encode("utf-8", "replace").decode().replace("\0", "?")
+    return unicodedata.normalize("NFC", text).strip().lower()[: MAX_EMAIL + 1]
 
 
 def clean_email(value: str | None) -> str | None:

@@ -11,13 +11,14 @@ import ipaddress
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from domain.clock import Clock
 
 MAX_BUCKETS_PER_RULE = 20_000  # about 4 MB; the longest untouched go first
 _ROUNDING = 1e-9
+_NO_BUCKETS: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Throttle:
         return math.ceil(missing * 1000) / 1000 if missing else None
 
     def _tokens(self, rule: Rule, key: str, now: float) -> float:
-        tokens, at = self._buckets.get(rule, {}).get(key, (rule.capacity, now))
+        tokens, at = self._buckets.get(rule, _NO_BUCKETS).get(key, (rule.capacity, now))
         # A clock set back gives nothing, and does not make anybody wait for it to catch up either.
         return min(rule.capacity, tokens + max(0.0, now - at) * rule.refill_per_s)
 
