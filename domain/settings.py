@@ -46,21 +46,22 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
         values |= {key: value for key, value in dotenv_values(env_file).items() if value is not None}
     values |= os.environ if environ is None else environ
 
-    def text(name: str, default: str) -> str:
-        return values.get(name, "").strip() or default
+    def text(name: str, otherwise: str) -> str:
+        return values.get(name, "").strip() or otherwise
 
-    log_format = text("MUSTER_LOG", Settings.log_format)
+    default = Settings()  # a slotted class keeps no defaults on itself
+    log_format = text("MUSTER_LOG", default.log_format)
     if log_format not in ("text", "json"):
         raise SettingsError(f"MUSTER_LOG must be text or json, got {log_format!r}")
     return Settings(
-        host=text("MUSTER_HOST", Settings.host),
-        port=_port(text("MUSTER_PORT", str(Settings.port))),
-        data=Path(text("MUSTER_DATA", str(Settings.data))),
+        host=text("MUSTER_HOST", default.host),
+        port=_port(text("MUSTER_PORT", str(default.port))),
+        data=Path(text("MUSTER_DATA", str(default.data))),
         database_url=_database_url(text("MUSTER_DATABASE_URL", "")),
         public_url=_public_url(text("MUSTER_PUBLIC_URL", "")),
         is_demo=_flag("MUSTER_DEMO", values.get("MUSTER_DEMO", "")),
         log_format=log_format,
-        node=text("MUSTER_NODE", Settings.node),
+        node=text("MUSTER_NODE", default.node),
     )
 
 
