@@ -109,7 +109,9 @@ def test_a_wall_time_that_occurs_twice_is_the_first_of_the_two() -> None:
 def test_a_wall_time_that_the_clocks_skip_is_refused_with_its_date_and_what_to_do() -> None:
     pattern = a_pattern("FREQ=WEEKLY;BYDAY=SU;UNTIL=20260401", starts_on=date(2026, 3, 1), at="02:30")
 
-    with pytest.raises(InvalidInput, match=r"02:30 does not exist on 2026-03-08 in America/New_York.*except_on"):
+    with pytest.raises(
+        InvalidInput, match=r"02:30 does not exist on 2026-03-08 in America/New_York.*except_on"
+    ):
         check_pattern(pattern)
 
 
@@ -127,7 +129,11 @@ def test_leaving_the_skipped_date_out_makes_the_series_possible() -> None:
 def test_a_time_that_a_later_law_skips_moves_forward_and_breaks_nothing() -> None:
     pattern = a_pattern("FREQ=DAILY", starts_on=date(2026, 3, 7), at="02:30")
 
-    assert starts(pattern, date(2026, 3, 7), date(2026, 3, 9)) == ["03-07 07:30", "03-08 07:30", "03-09 06:30"]
+    assert starts(pattern, date(2026, 3, 7), date(2026, 3, 9)) == [
+        "03-07 07:30",
+        "03-08 07:30",
+        "03-09 06:30",
+    ]
 
 
 def test_a_rule_ends_with_its_until_date_inclusive_and_with_its_count() -> None:
@@ -139,7 +145,9 @@ def test_a_rule_ends_with_its_until_date_inclusive_and_with_its_count() -> None:
     expected = [date(2026, 10, 5), date(2026, 10, 12), date(2026, 10, 19)]
     assert until.dates(until.starts_on, far) == expected
     assert count.dates(count.starts_on, far) == expected
-    assert count.dates(date(2026, 10, 13), far) == expected[2:], "the count begins with the series, not the window"
+    assert count.dates(date(2026, 10, 13), far) == expected[2:], (
+        "the count begins with the series, not the window"
+    )
 
 
 def test_exceptions_are_left_out_and_extra_dates_are_added_in_order() -> None:
@@ -147,7 +155,9 @@ def test_exceptions_are_left_out_and_extra_dates_are_added_in_order() -> None:
         "FREQ=WEEKLY;BYDAY=MO;COUNT=3", except_on="2026-10-12,2026-10-15", extra_on="2026-10-07,2026-10-15"
     )
 
-    assert format_dates(pattern.dates(pattern.starts_on, date(2027, 1, 1))) == "2026-10-05,2026-10-07,2026-10-19"
+    assert (
+        format_dates(pattern.dates(pattern.starts_on, date(2027, 1, 1))) == "2026-10-05,2026-10-07,2026-10-19"
+    )
 
 
 def test_every_other_week_and_the_last_friday_of_the_month_are_understood() -> None:
@@ -190,7 +200,9 @@ def test_every_occurrence_has_the_wall_time_that_was_asked_for(
         assert local.strftime("%a")[:2].upper() in days
 
 
-@given(st.text(max_size=250) | st.from_regex(r"(FREQ=[A-Z]+;)?([A-Z]{3,10}=[-+0-9A-Z,]*;?){0,4}", fullmatch=True))
+@given(
+    st.text(max_size=250) | st.from_regex(r"(FREQ=[A-Z]+;)?([A-Z]{3,10}=[-+0-9A-Z,]*;?){0,4}", fullmatch=True)
+)
 def test_any_text_is_either_a_rule_that_reads_back_the_same_or_a_clear_refusal(text: str) -> None:
     try:
         rule = parse_rule(text)
