@@ -197,7 +197,7 @@ class Logins:
         )
 
     async def purge_expired(self) -> int:
-        """Delete log-ins that are over and tell who watches them; to be run about hourly. Returns how many."""
+        """Delete log-ins that are over, tell who watches them, return how many; to be run about hourly."""
         await self._finder.save_seen()
         now = self._clock.now()
         expired, deleted = await self._store.write(lambda conn: login_rows.purge(conn, now))

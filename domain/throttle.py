@@ -11,14 +11,13 @@ import ipaddress
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.clock import Clock
 
 MAX_BUCKETS_PER_RULE = 20_000  # about 4 MB; the longest untouched go first
 _ROUNDING = 1e-9
-_NO_BUCKETS: Mapping[str, tuple[float, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +111,14 @@ class Throttle:
         return math.ceil(missing * 1000) / 1000 if missing else None
 
     def _tokens(self, rule: Rule, key: str, now: float) -> float:
-        tokens, at = self._buckets.get(rule, _NO_BUCKETS).get(key, (rule.capacity, now))
-        # A clock set back gives nothing, and does not make anybody wait for it to catch up either.
-        return min(rule.capacity, tokens + max(0.0, now - at) * rule.refill_per_s)
+        buckets = self._buckets.get(rule)
+        if buckets is None or key not in buckets:
+            return rule.capacity
+        tokens, at = buckets[key]
+        if now < at:  # the clock was set back: that gives nothing, and nobody waits for it to catch up
+            buckets[key] = (tokens, now)
+            return tokens
+        return min(rule.capacity, tokens + (now - at) * rule.refill_per_s)
 
     def _keep(self, rule: Rule, key: str, tokens: float, now: float) -> None:
         buckets = self._buckets.setdefault(rule, OrderedDict())
