@@ -8,6 +8,7 @@ Every change is an event on the log; the caller publishes what is returned once 
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
@@ -33,6 +34,8 @@ from domain.recurrence import (
     parse_local_time,
     parse_rule,
 )
+
+log = logging.getLogger("muster.schedule")
 
 WEEKS_AHEAD = 4
 MAX_REASON = 300
@@ -148,7 +151,18 @@ def materialise(conn: Connection, now: datetime, weeks_ahead: int = WEEKS_AHEAD)
         .where(_SERIES.c.is_active, _SECTIONS.c.is_active)
         .order_by(_SERIES.c.id)
     )
-    return _lay_out(conn, [Series(**row) for row in conn.execute(query).mappings()], now, weeks_ahead)
+    readable: list[Series] = []
+    for row in conn.execute(query).mappings():
+        series = Series(**row)
+        try:
+            pattern_of(series)
+        except (
+            InvalidInput
+        ) as error:  # written by a hand with SQL: it must not keep the others from being laid out
+            log.error("series %s cannot be read and is not laid out: %s", series.id, error)
+        else:
+            readable.append(series)
+    return _lay_out(conn, readable, now, weeks_ahead)
 
 
 def series_of(conn: Connection, section_id: str) -> list[Series]:

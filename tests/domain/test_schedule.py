@@ -183,6 +183,20 @@ def test_a_series_of_a_closed_section_is_not_laid_out_further(store: Store, sect
     assert store.write_now(lambda conn: materialise(conn, NOW + timedelta(days=70))) == []
 
 
+def test_a_series_that_cannot_be_read_does_not_keep_the_others_from_being_laid_out(
+    store: Store, section_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, _ = a_series(store, section_id)
+    a_series(store, section_id, local_time="14:00")
+    spoil = update(table(Series)).where(table(Series).c.id == broken).values(rrule="FREQ=NEVER")
+    store.write_now(lambda conn: conn.execute(spoil))
+
+    told = store.write_now(lambda conn: materialise(conn, NOW + timedelta(days=7)))
+
+    assert [e.data["scheduled_start"] for e in told] == ["2026-12-28T13:00:00.000Z"]
+    assert f"series {broken} cannot be read" in caplog.text
+
+
 def test_a_weekly_lesson_in_new_york_is_at_nine_on_both_sides_of_1_november_2026(
     store: Store, section_id: str
 ) -> None:
