@@ -156,9 +156,7 @@ def materialise(conn: Connection, now: datetime, weeks_ahead: int = WEEKS_AHEAD)
         series = Series(**row)
         try:
             pattern_of(series)
-        except (
-            InvalidInput
-        ) as error:  # written by a hand with SQL: it must not keep the others from being laid out
+        except InvalidInput as error:  # spoiled by hand: not to the harm of the others
             log.error("series %s cannot be read and is not laid out: %s", series.id, error)
         else:
             readable.append(series)
