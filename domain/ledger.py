@@ -150,7 +150,7 @@ class Ledger:
         self._parked_counts: dict[str, int] = {}
         self._new_meetings: list[dict[str, Any]] = []
         self._new_operations: list[dict[str, Any]] = []
-        self._new_parked: list[dict[str, Any]] = []
+        self._new_parked: dict[str, dict[str, Any]] = {}
         self._unparked: list[str] = []
         self._dirty: dict[tuple[str, str], None] = {}
         self._changed_meetings: set[str] = set()
@@ -316,16 +316,14 @@ class Ledger:
         self.waiting.setdefault(awaits, []).append(
             Submission(operation, Author(author.person_id), submission.received_at, submission.address)
         )
-        self._new_parked.append(
-            {
-                "id": operation.id,
-                "awaits": awaits,
-                "author_id": author.person_id,
-                "received_at": submission.received_at,
-                "body": orjson.dumps(operation.as_dict()).decode(),
-                "content_hash": digest,
-            }
-        )
+        self._new_parked[operation.id] = {
+            "id": operation.id,
+            "awaits": awaits,
+            "author_id": author.person_id,
+            "received_at": submission.received_at,
+            "body": orjson.dumps(operation.as_dict()).decode(),
+            "content_hash": digest,
+        }
 
     def take_waiting(self, *arrived: str) -> list[Submission]:
         """Whoever waited for what has now arrived, oldest first; they are parked no longer."""
@@ -333,7 +331,8 @@ class Ledger:
         for submission in found:
             assert isinstance(submission.operation, Operation)
             self.parked.pop(submission.operation.id, None)
-            self._unparked.append(submission.operation.id)
+            if self._new_parked.pop(submission.operation.id, None) is None:
+                self._unparked.append(submission.operation.id)
         return sorted(found, key=lambda s: (s.received_at, s.operation.id or ""))
 
     def _accept_on_student(self, meeting: MeetingState, entry: Entry) -> Entry:
@@ -549,10 +548,10 @@ class Ledger:
             conn.execute(insert(_MEETINGS), self._new_meetings)
         if self._new_operations:
             conn.execute(insert(_OPERATIONS), self._new_operations)
-        if self._new_parked:
-            conn.execute(insert(_PARKED), self._new_parked)
         if self._unparked:
             conn.execute(delete(_PARKED).where(_PARKED.c.id.in_(self._unparked)))
+        if self._new_parked:
+            conn.execute(insert(_PARKED), list(self._new_parked.values()))
         self._flush_records()
         self._flush_meetings()
         events.store(conn, self.drafts, self._heads)
