@@ -51,7 +51,7 @@ def clean_text(field: str, value: str, *, longest: int, is_required: bool = True
 
 
 def clean_name(field: str, value: str, *, is_required: bool = True) -> str:
-    """A name of a person, 1–120 characters, in any script. Raises InvalidInput."""
+    """A name of a person, 1-120 characters, in any script. Raises InvalidInput."""
     return clean_text(field, value, longest=MAX_NAME, is_required=is_required)
 
 

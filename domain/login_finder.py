@@ -67,11 +67,12 @@ class LoginFinder:
             await self._store.write(lambda conn: save_seen(conn, seen))
 
     async def close(self) -> None:
-        """Write what is left."""
-        running = [task for task in (self._asking, self._saving) if task is not None]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Answer whoever still waits and write what is left."""
+        if self._saving is not None:
+            self._saving.cancel()
+        await asyncio.gather(
+            *(task for task in (self._asking, self._saving) if task is not None), return_exceptions=True
+        )
         await self.save_seen()
 
     async def _ask(self, token_hash: str) -> LoginView | None:

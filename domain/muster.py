@@ -41,3 +41,4 @@ class Muster:
     async def stop(self) -> None:
         """Finish what is being written. The store stays open for its owner to close."""
         await self.recorder.stop()
+        await self.logins.close()

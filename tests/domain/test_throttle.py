@@ -33,7 +33,7 @@ PAUSES = st.lists(st.floats(0, 30, allow_nan=False), max_size=80)
 
 
 @given(rule=RULES, pauses=PAUSES)
-def test_no_more_than_capacity_and_refill_is_ever_let_through(rule: Rule, pauses: list[float]):
+def test_no_more_than_capacity_and_refill_is_ever_let_through(rule: Rule, pauses: list[float]) -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
     allowed_at: list[float] = []
@@ -50,7 +50,7 @@ def test_no_more_than_capacity_and_refill_is_ever_let_through(rule: Rule, pauses
 
 
 @given(rule=RULES, pauses=PAUSES)
-def test_whoever_waits_as_long_as_told_is_let_through(rule: Rule, pauses: list[float]):
+def test_whoever_waits_as_long_as_told_is_let_through(rule: Rule, pauses: list[float]) -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
 
@@ -64,7 +64,7 @@ def test_whoever_waits_as_long_as_told_is_let_through(rule: Rule, pauses: list[f
 
 
 @given(rule=RULES, pauses=PAUSES)
-def test_peeking_says_what_taking_would_say_and_takes_nothing(rule: Rule, pauses: list[float]):
+def test_peeking_says_what_taking_would_say_and_takes_nothing(rule: Rule, pauses: list[float]) -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
 
@@ -74,7 +74,7 @@ def test_peeking_says_what_taking_would_say_and_takes_nothing(rule: Rule, pauses
 
 
 @given(rule=RULES, count=st.integers(1, 60))
-def test_what_is_given_back_was_never_taken(rule: Rule, count: int):
+def test_what_is_given_back_was_never_taken(rule: Rule, count: int) -> None:
     throttle = Throttle(ManualClock(NOW))
 
     for _ in range(count):
@@ -85,7 +85,7 @@ def test_what_is_given_back_was_never_taken(rule: Rule, count: int):
 
 
 @given(keys=st.lists(st.text(max_size=5), max_size=200))
-def test_memory_is_bounded_whatever_keys_come(keys: list[str]):
+def test_memory_is_bounded_whatever_keys_come(keys: list[str]) -> None:
     throttle = Throttle(ManualClock(NOW), max_buckets=10)
 
     for key in keys:
@@ -94,7 +94,7 @@ def test_memory_is_bounded_whatever_keys_come(keys: list[str]):
     assert len(throttle) <= 10
 
 
-def test_buckets_that_are_full_again_are_dropped():
+def test_buckets_that_are_full_again_are_dropped() -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
     for number in range(100):
@@ -107,7 +107,7 @@ def test_buckets_that_are_full_again_are_dropped():
     assert len(throttle) <= 101
 
 
-def test_one_key_does_not_count_for_another_nor_one_rule_for_another():
+def test_one_key_does_not_count_for_another_nor_one_rule_for_another() -> None:
     throttle = Throttle(ManualClock(NOW))
     while throttle.take(WRONG_CODES, "ada") is None:
         pass
@@ -116,7 +116,7 @@ def test_one_key_does_not_count_for_another_nor_one_rule_for_another():
     assert throttle.take(CHECK_INS, "ada") is None
 
 
-def test_taking_from_several_buckets_takes_from_all_or_from_none():
+def test_taking_from_several_buckets_takes_from_all_or_from_none() -> None:
     throttle = Throttle(ManualClock(NOW))
     narrow, wide = Rule("narrow", 1, 1), Rule("wide", 3, 1)
     throttle.take(narrow, "key")
@@ -127,7 +127,7 @@ def test_taking_from_several_buckets_takes_from_all_or_from_none():
     assert throttle.take(wide, "key", cost=3) is None
 
 
-def test_a_clock_set_back_neither_gives_tokens_nor_makes_anybody_wait_for_it():
+def test_a_clock_set_back_neither_gives_tokens_nor_makes_anybody_wait_for_it() -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
     rule = Rule("rule", 1, 1)
@@ -139,12 +139,12 @@ def test_a_clock_set_back_neither_gives_tokens_nor_makes_anybody_wait_for_it():
     assert throttle.take(rule, "key") is None
 
 
-def test_a_cost_no_bucket_can_hold_is_a_mistake_in_the_program():
+def test_a_cost_no_bucket_can_hold_is_a_mistake_in_the_program() -> None:
     with pytest.raises(ValueError, match="capacity"):
         Throttle(ManualClock(NOW)).take(WRONG_CODES, "key", cost=6)
 
 
-def test_many_threads_together_take_no_more_than_there_is():
+def test_many_threads_together_take_no_more_than_there_is() -> None:
     throttle = Throttle(ManualClock(NOW))
     rule = Rule("rule", 100, 0.001)
 
@@ -154,7 +154,7 @@ def test_many_threads_together_take_no_more_than_there_is():
     assert answers.count(None) == 100
 
 
-def test_the_wait_grows_with_the_failures_to_log_in():
+def test_the_wait_grows_with_the_failures_to_log_in() -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
     claims = [(rule, "ada|address") for rule in LOGIN_FAILURES]
@@ -174,7 +174,7 @@ def test_the_wait_grows_with_the_failures_to_log_in():
 
 
 @given(seconds=st.integers(0, 3 * 24 * 3600))
-def test_one_address_alone_can_never_use_up_an_account_from_anywhere(seconds: int):
+def test_one_address_alone_can_never_use_up_an_account_from_anywhere(seconds: int) -> None:
     from_one_address = min(rule.capacity + rule.refill_per_s * seconds for rule in LOGIN_FAILURES)
     anywhere = LOGIN_FAILURES_OF_ACCOUNT.capacity + LOGIN_FAILURES_OF_ACCOUNT.refill_per_s * seconds
 
@@ -182,7 +182,7 @@ def test_one_address_alone_can_never_use_up_an_account_from_anywhere(seconds: in
 
 
 @given(mistypes=st.integers(0, 400))
-def test_a_school_behind_one_address_may_mistype_at_once(mistypes: int):
+def test_a_school_behind_one_address_may_mistype_at_once(mistypes: int) -> None:
     throttle = Throttle(ManualClock(NOW))
 
     refused = [
@@ -196,7 +196,7 @@ def test_a_school_behind_one_address_may_mistype_at_once(mistypes: int):
     assert refused == []
 
 
-def test_forty_students_behind_one_address_may_each_try_a_wrong_code():
+def test_forty_students_behind_one_address_may_each_try_a_wrong_code() -> None:
     throttle = Throttle(ManualClock(NOW))
 
     for student in range(40):
@@ -207,7 +207,7 @@ def test_forty_students_behind_one_address_may_each_try_a_wrong_code():
         assert throttle.peek(WRONG_CODES_FROM_ADDRESS, "school") is None
 
 
-def test_the_sixth_wrong_code_within_a_minute_has_to_wait():
+def test_the_sixth_wrong_code_within_a_minute_has_to_wait() -> None:
     clock = ManualClock(NOW)
     throttle = Throttle(clock)
     for _ in range(5):
@@ -232,5 +232,5 @@ def test_the_sixth_wrong_code_within_a_minute_has_to_wait():
         ("", ""),
     ],
 )
-def test_an_address_stands_for_its_customer(address: str, key: str):
+def test_an_address_stands_for_its_customer(address: str, key: str) -> None:
     assert address_key(address) == key
