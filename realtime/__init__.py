@@ -1,0 +1,1 @@
+"""Getting committed events to whoever watches, and the HTTP door: bus, hub, API, security, health."""

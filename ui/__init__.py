@@ -1,0 +1,1 @@
+"""The NiceGUI pages, their components and words. No queries, no rules, no permissions."""
