@@ -24,12 +24,13 @@ from sqlalchemy import (
     update,
 )
 
-from domain.access import STAFF_ROLES, Author
+from domain.access import STAFF_ROLES, SYSTEM, Author
 from domain.ids import new_id
 from domain.inputs import InvalidInput as InvalidInput
 from domain.inputs import clean_email, clean_language, clean_name, clean_text, fold_email
 from domain.lists import PAGE, Page, matching, paged
 from domain.model import Enrolment, EnrolmentRole, Guardianship, Login, Person, Role, table
+from domain.passwords import clean_password, hash_password
 from domain.standings import is_guardian_of as is_guardian_of
 from domain.standings import load_standing as load_standing
 from domain.standings import load_standings as load_standings
@@ -202,6 +203,21 @@ def create_person(
     values = {"id": person_id, "is_active": True, "created_at": now, "password_hash": password_hash}
     conn.execute(insert(_PEOPLE).values(**values, **_cleaned(conn, person_id, changes)))
     return _existing(conn, person_id)
+
+
+def make_admin(conn: Connection, *, email: str, name: str, password: str, now: datetime) -> PersonView:
+    """An admin who can log in, from the command line: it hashes here, which takes a moment. Raises InvalidInput."""
+    if not fold_email(email):
+        raise InvalidInput("email", "E-mail is required.")
+    return create_person(
+        conn,
+        SYSTEM,
+        now=now,
+        role=Role.ADMIN,
+        given_name=name,
+        email=email,
+        password_hash=hash_password(clean_password(password, about=(email, name))),
+    )
 
 
 def update_person(

@@ -190,7 +190,8 @@ def _who(
             .where(here, _ENROLMENTS.c.role == EnrolmentRole.STUDENT)
             .group_by(_ENROLMENTS.c.section_id)
         )
-        students |= {section_id: count for section_id, count in conn.execute(counts)}
+        for section_id, count in conn.execute(counts):
+            students[section_id] = count
     return staff, students
 
 

@@ -22,6 +22,7 @@ from domain.login_rows import ADMIN_LIFETIME, LIFETIME
 from domain.logins import Granted, LoginRefused, Logins
 from domain.model import Login, Person, Role, table
 from domain.passwords import hash_password
+from domain.people import PersonView
 from domain.store import Store, Work
 from domain.throttle import Throttle
 from tests.factories import a_person
@@ -612,7 +613,8 @@ async def test_another_role_ends_the_logins_and_another_name_shows_at_once(
     renamed = await logins.find(granted.token)
     await logins.update_person(SYSTEM, person_id, role=Role.GUARDIAN)
 
-    assert renamed is not None and renamed.name == "Augusta Test"
+    assert renamed is not None
+    assert renamed.name == "Augusta Test"
     assert await logins.find(granted.token) is None
 
 
@@ -635,3 +637,26 @@ async def test_a_person_made_with_a_hashed_password_can_log_in(
     granted: Granted = await logins.log_in("eve@demo.school", "quite other words", address=HOME)
 
     assert granted.person.role is Role.TEACHER
+
+
+async def test_the_first_admin_is_made_from_the_command_line(
+    logins: Logins, store: Store, clock: ManualClock
+) -> None:
+    def make(email: str, password: str) -> PersonView:
+        now = clock.now()
+        return store.write_now(
+            lambda conn: people.make_admin(conn, email=email, name="Root", password=password, now=now)
+        )
+
+    make("Root@demo.school", "quite other words")
+
+    granted = await logins.log_in("root@demo.school", "quite other words", address=HOME)
+    assert granted.person.role is Role.ADMIN
+    for email, password, field in [
+        ("root@demo.school", "quite other words", "email"),
+        ("", "quite other words", "email"),
+        ("eve@demo.school", "12345678", "password"),
+    ]:
+        with pytest.raises(InvalidInput) as refused:
+            make(email, password)
+        assert refused.value.field == field

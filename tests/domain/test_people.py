@@ -555,7 +555,8 @@ def test_an_enrolment_is_ended_and_stays_known(store: Store) -> None:
         lambda conn: sections.enrolments_of(conn, Author(student.id), student.id, now=NOW)
     )
     assert (kept.begins_at, kept.ends_at, kept.section_code) == (NOW - DAY, NOW, "10B-MA")
-    assert kept.holds(NOW - HOUR) and not kept.holds(NOW)
+    assert kept.holds(NOW - HOUR)
+    assert not kept.holds(NOW)
 
 
 def test_an_enrolment_that_has_not_begun_can_be_taken_out(store: Store) -> None:
