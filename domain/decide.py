@@ -21,7 +21,7 @@ from domain.operations import InvalidOperation, Operation
 from domain.outcomes import Outcome, Verdict, record_data, rejected
 from domain.policies import opens_at, state_of
 from domain.resolve import Entry
-from domain.throttle import CHECK_INS, WRONG_CODES_FROM_ADDRESS, WRONG_CODES, Throttle
+from domain.throttle import CHECK_INS, WRONG_CODES, WRONG_CODES_FROM_ADDRESS, Throttle, address_key
 
 #: How far ahead of the server a captured_at may be before the device's clock is called wrong.
 AHEAD_TOLERANCE = timedelta(seconds=proofs.SKEW_TOLERANCE_S)
@@ -346,7 +346,7 @@ def _spare(throttle: Throttle | None, s: Submission, student_id: str) -> None:
         return
     retry_after = throttle.peek(WRONG_CODES, student_id)
     if retry_after is None and s.address:
-        retry_after = throttle.peek(WRONG_CODES_FROM_ADDRESS, s.address)
+        retry_after = throttle.peek(WRONG_CODES_FROM_ADDRESS, address_key(s.address))
     if retry_after is None:
         retry_after = throttle.take(CHECK_INS, student_id)
     if retry_after is not None:
@@ -357,7 +357,7 @@ def _charge(throttle: Throttle | None, s: Submission, student_id: str) -> None:
     if throttle is not None:
         throttle.take(WRONG_CODES, student_id)
         if s.address:
-            throttle.take(WRONG_CODES_FROM_ADDRESS, s.address)
+            throttle.take(WRONG_CODES_FROM_ADDRESS, address_key(s.address))
 
 
 def _tell_failure(

@@ -47,7 +47,7 @@ LOGIN_FAILURES_FROM_ADDRESS = Rule("login/address", 500, 2)
 # bucket is empty a right code waits as well, else guessing would go on.
 WRONG_CODES = Rule("code/student", 5, 5 / 60)
 WRONG_CODES_FROM_ADDRESS = Rule("code/address", 300, 3)
-CHECK_INS = Rule("check-in/student", 20, 20 / 60)
+CHECK_INS = Rule("check-in/student", 60, 1)
 
 
 class Throttle:
