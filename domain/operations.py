@@ -82,7 +82,7 @@ _FIELDS = tuple(Operation.__dataclass_fields__)
 
 
 def make(
-    kind: Kind, *, id: str | None = None, captured_at: datetime | None = None, **fields: Any
+    kind: Kind | str, *, id: str | None = None, captured_at: datetime | None = None, **fields: Any
 ) -> Operation:
     """An operation of our own making, with a fresh id unless given. Raises InvalidOperation."""
     raw: dict[str, Any] = {"id": id or new_id(captured_at), "kind": str(kind)}

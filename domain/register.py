@@ -36,7 +36,12 @@ from domain.model import (
 from domain.policies import late_after_min, load_policies, opens_at, policy_at, state_of
 
 _MEETINGS, _SECTIONS, _ENROLMENTS, _PEOPLE = table(Meeting), table(Section), table(Enrolment), table(Person)
-_RECORDS, _OPERATIONS, _TAKEN, _CODES = table(RecordRow), table(OperationRow), table(RegisterTaken), table(AttendanceCode)
+_RECORDS, _OPERATIONS, _TAKEN, _CODES = (
+    table(RecordRow),
+    table(OperationRow),
+    table(RegisterTaken),
+    table(AttendanceCode),
+)
 
 STAFF_ROLES = (EnrolmentRole.TEACHER, EnrolmentRole.CO_TEACHER, EnrolmentRole.SUBSTITUTE)
 
@@ -203,9 +208,28 @@ def find_meeting(conn: Connection, meeting_id: str, now: datetime) -> MeetingKey
     )
 
 
+def is_on_roster(conn: Connection, meeting: MeetingKey, student_id: str) -> bool:
+    """Whether somebody was enrolled as a student at the time of the meeting."""
+    found = conn.execute(
+        select(_ENROLMENTS.c.id).where(
+            _ENROLMENTS.c.section_id == meeting.section_id,
+            _ENROLMENTS.c.person_id == student_id,
+            _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
+            _valid_at(meeting.scheduled_start),
+        )
+    )
+    return found.first() is not None
+
+
 def read_meeting(conn: Connection, meeting_id: str, now: datetime) -> MeetingView | None:
     """Everything about one meeting, or None if there is none."""
-    query = select(_MEETINGS, _SECTIONS.c.code, _SECTIONS.c.title, _SECTIONS.c.zone, _SECTIONS.c.room.label("section_room"))
+    query = select(
+        _MEETINGS,
+        _SECTIONS.c.code,
+        _SECTIONS.c.title,
+        _SECTIONS.c.zone,
+        _SECTIONS.c.room.label("section_room"),
+    )
     row = conn.execute(query.join(_SECTIONS).where(_MEETINGS.c.id == meeting_id)).first()
     if row is None:
         return None
@@ -256,7 +280,11 @@ def _staff(conn: Connection, section_id: str, *moments: datetime) -> tuple[Staff
 def _roster(conn: Connection, meeting_id: str, section_id: str, start: datetime) -> tuple[RosterRow, ...]:
     enrolled = (
         select(_ENROLMENTS.c.person_id)
-        .where(_ENROLMENTS.c.section_id == section_id, _ENROLMENTS.c.role == EnrolmentRole.STUDENT, _valid_at(start))
+        .where(
+            _ENROLMENTS.c.section_id == section_id,
+            _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
+            _valid_at(start),
+        )
         .distinct()
     )
     known = select(_RECORDS.c.student_id).where(_RECORDS.c.meeting_id == meeting_id)
@@ -290,10 +318,19 @@ def _roster(conn: Connection, meeting_id: str, section_id: str, start: datetime)
 
 
 def meetings_on(
-    conn: Connection, person_id: str | None, on: date, now: datetime, *, zone: str, section_id: str | None = None
+    conn: Connection,
+    person_id: str | None,
+    on: date,
+    now: datetime,
+    *,
+    zone: str,
+    section_id: str | None = None,
+    days: int = 1,
 ) -> list[MeetingSummary]:
     """The meetings that start on a local day: those the person teaches or attends (None: everybody's), by time."""
     begin, end = day_bounds(on, zone)
+    if days > 1:
+        end = day_bounds(on + timedelta(days=days - 1), zone)[1]
     return meetings_between(conn, person_id, begin, end, now, section_id=section_id)
 
 
@@ -308,7 +345,13 @@ def meetings_between(
 ) -> list[MeetingSummary]:
     """As ``meetings_on``, for a span of time."""
     query = (
-        select(_MEETINGS, _SECTIONS.c.code, _SECTIONS.c.title, _SECTIONS.c.zone, _SECTIONS.c.room.label("section_room"))
+        select(
+            _MEETINGS,
+            _SECTIONS.c.code,
+            _SECTIONS.c.title,
+            _SECTIONS.c.zone,
+            _SECTIONS.c.room.label("section_room"),
+        )
         .join(_SECTIONS)
         .where(_MEETINGS.c.scheduled_start >= begin, _MEETINGS.c.scheduled_start < end)
         .order_by(_MEETINGS.c.scheduled_start, _SECTIONS.c.code)
@@ -367,7 +410,10 @@ def _summaries(conn: Connection, rows: Sequence[Any], now: datetime) -> list[Mee
                 .group_by(_MEETINGS.c.id)
             )
         }
-        taken |= {row.meeting_id for row in conn.execute(select(_TAKEN.c.meeting_id).where(_TAKEN.c.meeting_id.in_(some)))}
+        taken |= {
+            row.meeting_id
+            for row in conn.execute(select(_TAKEN.c.meeting_id).where(_TAKEN.c.meeting_id.in_(some)))
+        }
     summaries = []
     for row in rows:
         by_status = counted.get(row.id, {})
@@ -448,7 +494,9 @@ def _undone(reverts: dict[str, str]) -> set[str]:
 
 def read_row(conn: Connection, meeting_id: str, student_id: str) -> RosterRow | None:
     """One student's row of a meeting; None for somebody who is neither enrolled nor recorded there."""
-    meeting = conn.execute(select(_MEETINGS.c.section_id, _MEETINGS.c.scheduled_start).where(_MEETINGS.c.id == meeting_id)).first()
+    meeting = conn.execute(
+        select(_MEETINGS.c.section_id, _MEETINGS.c.scheduled_start).where(_MEETINGS.c.id == meeting_id)
+    ).first()
     if meeting is None:
         return None
     rows = _roster(conn, meeting_id, meeting.section_id, meeting.scheduled_start)
@@ -456,7 +504,12 @@ def read_row(conn: Connection, meeting_id: str, student_id: str) -> RosterRow | 
 
 
 def record_of_student(
-    conn: Connection, student_id: str, now: datetime, *, begin: datetime | None = None, end: datetime | None = None
+    conn: Connection,
+    student_id: str,
+    now: datetime,
+    *,
+    begin: datetime | None = None,
+    end: datetime | None = None,
 ) -> list[StudentMeeting]:
     """A student's meetings with what is recorded, newest first, up to the end of the last two days unless said."""
     end = end or now + timedelta(days=1)
@@ -553,7 +606,9 @@ def names(conn: Connection, ids: Iterable[str | None]) -> dict[str, str]:
 
 
 def _valid_at(at: datetime) -> Any:
-    return and_(_ENROLMENTS.c.begins_at <= at, or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > at))
+    return and_(
+        _ENROLMENTS.c.begins_at <= at, or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > at)
+    )
 
 
 def _name(row: Any) -> str:

@@ -43,6 +43,7 @@ class Store:
         self._writing = _engine(url, begin="BEGIN IMMEDIATE", connections=1)
         self._reading = _engine(url, begin="BEGIN", connections=READER_THREADS)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="muster-write")
+        self._is_current = False
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="muster-read")
 
     async def read(self, work: Work[T]) -> T:
@@ -78,6 +79,14 @@ class Store:
                 )
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
+        self._is_current = True
+
+    @property
+    def is_current(self) -> bool:
+        """As found at the last migration or look: cheap enough for a health check."""
+        if not self._is_current:
+            self._is_current = self.is_migrated()
+        return self._is_current
 
     def is_migrated(self) -> bool:
         """Whether the tables are of the version that this program was written for."""

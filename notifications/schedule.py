@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler  # type: ignore[import-untyped]  # ships no types
-from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-untyped]
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 from domain.access import SYSTEM
 from domain.closing import due_closes

@@ -1,0 +1,262 @@
+"""Sections and meetings as the asker may see them: lists, rosters, codes, events, records."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import Connection
+
+from domain import events, proofs, register, school, sections, standings
+from domain.access import Standing, may_run_meeting, may_see_meeting
+from domain.clock import local_date
+from domain.events import Event, meeting_topic
+from domain.hints import HINTS
+from domain.ids import parse_id
+from domain.login_rows import LoginView
+from domain.model import MeetingState, Role
+from domain.muster import Muster
+from domain.register import MeetingKey, MeetingView
+from realtime.api import wire
+from realtime.auth import TheHub, TheMuster, Visitor
+from realtime.hub import TooSlow
+from realtime.problems import Problem, not_found
+
+router = APIRouter(tags=["meetings"])
+MAX_WAIT_S = 60
+#: A client that missed more than this gets a snapshot instead (protocol §5).
+MAX_EVENTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A meeting that the asker may see something of, and whose rows that is (None: all)."""
+
+    key: MeetingKey
+    standing: Standing
+    own: frozenset[str] | None
+
+
+def _look(conn: Connection, meeting_id: str, visitor: LoginView, muster: Muster) -> _Seen:
+    """Find the meeting for this asker. Raises Problem 404 for what is not there or not theirs."""
+    now = muster.clock.now()
+    identifier = parse_id(meeting_id)
+    key = register.find_meeting(conn, identifier, now) if identifier else None
+    if key is None:
+        raise not_found()
+    standing = standings.load_standing(conn, visitor.person_id, key.section_id, now)
+    if may_see_meeting(standing):
+        return _Seen(key, standing, None)
+    candidates = {visitor.person_id} | {p.id for p in _children(conn, visitor)}
+    own = frozenset(c for c in candidates if register.is_on_roster(conn, key, c))
+    if not own:
+        raise not_found()
+    return _Seen(key, standing, own)
+
+
+def _children(conn: Connection, visitor: LoginView) -> list[Any]:
+    from domain import people
+
+    return people.students_of(conn, visitor.person_id) if visitor.role is Role.GUARDIAN else []
+
+
+@router.get("/sections", summary="The classes I teach or attend; for admins all")
+async def list_sections(visitor: Visitor, muster: TheMuster) -> Response:
+    """Each with my role in it; admins see every class with role ``admin``."""
+
+    def work(conn: Connection) -> list[dict[str, Any]]:
+        now = muster.clock.now()
+        if visitor.role is Role.ADMIN:
+            page = sections.list_sections(conn, visitor.author, now=now, limit=1000)
+            return [wire.plain(line.section) | {"role": "admin"} for line in page.items]
+        found = sections.sections_of(conn, visitor.person_id, now)
+        return [wire.plain(section) | {"role": role.value} for section, role in found]
+
+    return wire.Json({"sections": await muster.store.read(work)})
+
+
+@router.get("/sections/{section_id}/meetings", summary="The meetings of a class")
+async def meetings_of_section(
+    section_id: str,
+    visitor: Visitor,
+    muster: TheMuster,
+    begin_on: Annotated[date | None, Query(description="local date, today if left out")] = None,
+    days: Annotated[int, Query(ge=1, le=366)] = 14,
+) -> Response:
+    """From ``begin_on`` on, for so many days, by time."""
+
+    def work(conn: Connection) -> list[Any]:
+        now = muster.clock.now()
+        identifier = parse_id(section_id)
+        section = sections.find_section(conn, identifier) if identifier else None
+        if section is None:
+            raise not_found()
+        standing = standings.load_standing(conn, visitor.person_id, section.id, now)
+        if not (may_run_meeting(standing) or standing.is_student):
+            raise not_found()
+        first = begin_on or local_date(now, section.zone)
+        person = None if may_run_meeting(standing) else visitor.person_id
+        return register.meetings_on(
+            conn, person, first, now, zone=section.zone, section_id=section.id, days=days
+        )
+
+    return wire.Json({"meetings": [wire.summary(line) for line in await muster.store.read(work)]})
+
+
+@router.get("/meetings", summary="My meetings of a day; for admins all")
+async def meetings_of_day(
+    visitor: Visitor,
+    muster: TheMuster,
+    on: Annotated[
+        date | None, Query(description="local date of the school, today if left out", examples=["2026-11-23"])
+    ] = None,
+) -> Response:
+    """Those I teach or attend, by time, with counters."""
+
+    def work(conn: Connection) -> tuple[date, list[Any]]:
+        now = muster.clock.now()
+        found = school.read_school(conn)
+        zone = found.zone if found is not None else "UTC"
+        day = on or local_date(now, zone)
+        person = None if visitor.role is Role.ADMIN else visitor.person_id
+        return day, register.meetings_on(conn, person, day, now, zone=zone)
+
+    day, lines = await muster.store.read(work)
+    return wire.Json({"on": day, "meetings": [wire.summary(line) for line in lines]})
+
+
+@router.get(
+    "/meetings/{meeting_id}", summary="A meeting with its roster: a snapshot at seq", responses={404: {}}
+)
+async def read_meeting(meeting_id: str, visitor: Visitor, muster: TheMuster) -> Response:
+    """Staff get every row; a student the own one; a guardian the children's."""
+
+    def work(conn: Connection) -> dict[str, Any]:
+        seen = _look(conn, meeting_id, visitor, muster)
+        view = register.read_meeting(conn, seen.key.id, muster.clock.now())
+        assert view is not None  # one transaction: it was there a moment ago
+        return _snapshot(view, seen)
+
+    return wire.Json(await muster.store.read(work))
+
+
+def _snapshot(view: MeetingView, seen: _Seen) -> dict[str, Any]:
+    rows = [wire.roster_row(row) for row in view.roster if seen.own is None or row.student_id in seen.own]
+    facts = wire.meeting(view)
+    if seen.own is not None:
+        facts.pop("opened_by"), facts.pop("closed_by")
+    return {"meeting": facts, "roster": rows, "seq": view.seq, "epoch": view.epoch}
+
+
+@router.get(
+    "/meetings/{meeting_id}/codes",
+    summary="What to show to the class right now: QR address, six digits, link",
+    responses={404: {}, 409: {}},
+)
+async def codes(meeting_id: str, request: Request, visitor: Visitor, muster: TheMuster) -> Response:
+    """For staff of the class, while the meeting is open; ``expires_at`` is when the QR turns."""
+    seen = await muster.store.read(lambda conn: _look(conn, meeting_id, visitor, muster))
+    if seen.own is not None:
+        raise not_found()
+    if seen.key.state is not MeetingState.OPEN:
+        raise Problem(
+            409, f"The meeting is {seen.key.state}, so there are no codes to show.", code="not_open",
+            hint="Open the meeting first."
+        )  # fmt: skip
+    base = muster.settings.public_url or str(request.base_url).rstrip("/")
+    shown = proofs.current_codes(seen.key.secret, seen.key.id, seen.key.link_token, muster.clock.now(), base)
+    return wire.Json(wire.plain(shown) | {"server_time": wire.plain(muster.clock.now())})
+
+
+@router.get(
+    "/meetings/{meeting_id}/events",
+    summary="The meeting's events after a seq, by long poll",
+    responses={404: {}},
+)
+async def read_events(
+    meeting_id: str,
+    visitor: Visitor,
+    muster: TheMuster,
+    hub: TheHub,
+    after: Annotated[int, Query(ge=0, description="the last seq that was seen")] = 0,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for news")] = 0,
+    epoch: Annotated[str | None, Query(description="of the log that `after` is a number in")] = None,
+) -> Response:
+    """At once what is there, else the next within ``wait`` seconds, else none. With another epoch, or
+    more than 1,000 events behind, a ``snapshot`` comes instead of ``events``."""
+    seen = await muster.store.read(lambda conn: _look(conn, meeting_id, visitor, muster))
+    if seen.own is not None:
+        raise not_found()
+    topic = meeting_topic(seen.key.id)
+    async with hub.follow(topic) as follower:  # first this, then the log: nothing falls in between
+        answer = await muster.store.read(lambda conn: _missed(conn, seen, after, epoch, muster))
+        if wait and answer.get("events") == []:
+            try:
+                first = await asyncio.wait_for(follower.next(), wait)
+            except (TimeoutError, TooSlow):
+                first = None
+            if first is not None:
+                answer = await muster.store.read(lambda conn: _missed(conn, seen, after, epoch, muster))
+    return wire.Json(answer)
+
+
+def _missed(conn: Connection, seen: _Seen, after: int, epoch: str | None, muster: Muster) -> dict[str, Any]:
+    topic, own_epoch = meeting_topic(seen.key.id), events.epoch(conn)
+    head = events.head(conn, topic)
+    if (epoch is not None and epoch != own_epoch) or after > head or head - after > MAX_EVENTS:
+        view = register.read_meeting(conn, seen.key.id, muster.clock.now())
+        assert view is not None
+        return {"topic": topic, "epoch": own_epoch, "seq": head, "snapshot": _snapshot(view, seen)}
+    missed: list[Event] = events.read_after(conn, topic, after, MAX_EVENTS)
+    return {"topic": topic, "epoch": own_epoch, "seq": head, "events": [wire.event(e) for e in missed]}
+
+
+@router.get(
+    "/meetings/{meeting_id}/records/{student_id}",
+    summary="One student's record with its whole history",
+    responses={404: {}},
+)
+async def read_record(meeting_id: str, student_id: str, visitor: Visitor, muster: TheMuster) -> Response:
+    """For staff of the class, the student, a guardian, an admin."""
+
+    def work(conn: Connection) -> dict[str, Any]:
+        seen = _look(conn, meeting_id, visitor, muster)
+        student = parse_id(student_id)
+        if student is None or (seen.own is not None and student not in seen.own):
+            raise not_found()
+        row = register.read_row(conn, seen.key.id, student)
+        if row is None:
+            raise not_found()
+        entries = register.history(conn, seen.key.id, student)
+        return {"record": wire.roster_row(row), "history": [wire.history_entry(e) for e in entries]}
+
+    return wire.Json(await muster.store.read(work))
+
+
+@router.get("/me/record", summary="My own attendance, newest first", tags=["records"])
+async def own_record(
+    visitor: Visitor,
+    muster: TheMuster,
+    student_id: Annotated[str | None, Query(description="a child of mine; I myself if left out")] = None,
+    days: Annotated[int, Query(ge=1, le=400)] = 60,
+) -> Response:
+    """Meetings with what is recorded, and attended over possible: excluded and unmarked ones do not count."""
+
+    def work(conn: Connection) -> dict[str, Any]:
+        now = muster.clock.now()
+        student = parse_id(student_id) if student_id else visitor.person_id
+        if student is None or not standings.may_see_student(conn, visitor.person_id, student, now):
+            raise Problem(404, "There is no such student here, or not for you.", hint=HINTS["forbidden"])
+        found = register.record_of_student(conn, student, now, begin=now - timedelta(days=days))
+        rate = register.rate_of(found)
+        return {
+            "student_id": student,
+            "meetings": wire.plain(found),
+            "attended": rate.attended,
+            "possible": rate.possible,
+        }
+
+    return wire.Json(await muster.store.read(work))

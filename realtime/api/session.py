@@ -1,0 +1,108 @@
+"""Logging in and out, and what is one's own: /login, /logout, /me."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.clock import format_instant
+from realtime.api import wire
+from realtime.auth import TheMuster, Visitor, address_of
+from realtime.problems import not_found
+from realtime.security import COOKIE
+
+router = APIRouter(tags=["log-in"])
+#: Browsers keep a cookie 400 days at most (RFC 6265bis §5.5); how long a login lasts, the server says.
+_COOKIE_LIFE_S = 400 * 24 * 3600
+
+
+class Credentials(BaseModel):
+    """An account and its password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"email": "teacher1@demo.school", "password": "muster-demo"}]}
+    )
+    email: Annotated[str, Field(max_length=254)]
+    password: Annotated[str, Field(max_length=1000)]
+
+
+class NewPassword(BaseModel):
+    """The password that holds and the one that shall."""
+
+    old: Annotated[str, Field(max_length=1000)]
+    new: Annotated[str, Field(max_length=1000)]
+
+
+@router.post(
+    "/login", summary="Log in: gives a bearer token and sets the cookie", responses={401: {}, 429: {}}
+)
+async def log_in(credentials: Credentials, request: Request, muster: TheMuster) -> Response:
+    """``token`` goes into ``Authorization: Bearer``; browsers use the cookie that is set too."""
+    granted = await muster.logins.log_in(
+        credentials.email,
+        credentials.password,
+        address=address_of(request),
+        device=request.headers.get("user-agent", ""),
+    )
+    response = wire.Json(
+        {
+            "token": granted.token,
+            "expires_at": format_instant(granted.login.expires_at),
+            "user": wire.user(granted.login),
+        }
+    )
+    is_https = muster.settings.public_url.startswith("https://") or request.url.scheme == "https"
+    response.set_cookie(
+        COOKIE,
+        granted.token,
+        max_age=_COOKIE_LIFE_S,
+        httponly=True,
+        samesite="lax",
+        secure=is_https,
+        path="/",
+    )
+    return response
+
+
+@router.post("/logout", status_code=204, summary="End this login")
+async def log_out(visitor: Visitor, muster: TheMuster) -> Response:
+    """The token is worthless afterwards, everywhere."""
+    await muster.logins.revoke(visitor.login_id, visitor.author)
+    response = Response(status_code=204)
+    response.delete_cookie(COOKIE, path="/")
+    return response
+
+
+@router.get("/me", summary="Who I am, and where I am logged in")
+async def me(visitor: Visitor, muster: TheMuster) -> Response:
+    """The person, and every login that still holds; ``is_current`` is the one that asks."""
+    logins = await muster.logins.logins_of(visitor.person_id, visitor.login_id)
+    return wire.Json(
+        {
+            "user": wire.user(visitor),
+            "logins": logins,
+            "expires_at": visitor.expires_at,
+            "server_time": muster.clock.now(),
+        }
+    )
+
+
+@router.delete("/me/logins/{login_id}", status_code=204, summary="End one of my log-ins")
+async def end_login(login_id: str, visitor: Visitor, muster: TheMuster) -> Response:
+    """That browser or program is logged out at once."""
+    own = await muster.logins.logins_of(visitor.person_id)
+    if login_id not in {login.id for login in own}:
+        raise not_found()
+    await muster.logins.revoke(login_id, visitor.author)
+    return Response(status_code=204)
+
+
+@router.post("/me/password", status_code=204, summary="Change my password; all my other log-ins end")
+async def change_password(passwords: NewPassword, visitor: Visitor, muster: TheMuster) -> Response:
+    """401 when ``old`` is wrong, 422 when ``new`` is too weak."""
+    await muster.logins.change_password(
+        visitor.person_id, passwords.old, passwords.new, keep_login_id=visitor.login_id
+    )
+    return Response(status_code=204)

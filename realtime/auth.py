@@ -1,0 +1,62 @@
+"""Who is asking: the login cookie or a bearer token, the same log-ins for pages, API and sockets."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
+
+from domain.hints import HINTS
+from domain.login_rows import LoginView
+from domain.muster import Muster
+from realtime.hub import Hub
+from realtime.problems import Problem
+from realtime.security import COOKIE
+
+
+def token_of(connection: HTTPConnection) -> str | None:
+    """The token that the request carries; a bearer token goes before the cookie."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return connection.cookies.get(COOKIE)
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """The client's address, for limits. Behind a proxy on this machine uvicorn has put the right one here."""
+    return connection.client.host if connection.client else ""
+
+
+def muster_of(connection: HTTPConnection) -> Muster:
+    """The running domain."""
+    return cast(Muster, connection.app.state.muster)
+
+
+def hub_of(connection: HTTPConnection) -> Hub:
+    """The hub of this process."""
+    return cast(Hub, connection.app.state.hub)
+
+
+async def visitor_of(request: Request) -> LoginView:
+    """Who is asking. Raises Problem 401."""
+    found = await muster_of(request).logins.find(token_of(request))
+    if found is None:
+        raise Problem(
+            401, "Nobody is logged in here, or the log-in has ended.", hint="Log in, then try again."
+        )
+    return found
+
+
+async def admin_of(request: Request) -> LoginView:
+    """An admin who is asking. Raises Problem 401 or 403. The domain asks again in its transaction."""
+    visitor = await visitor_of(request)
+    if visitor.role != "admin":
+        raise Problem(403, "Only an admin may do this.", hint=HINTS["forbidden"])
+    return visitor
+
+
+Visitor = Annotated[LoginView, Depends(visitor_of)]
+Admin = Annotated[LoginView, Depends(admin_of)]
+TheMuster = Annotated[Muster, Depends(muster_of)]
+TheHub = Annotated[Hub, Depends(hub_of)]

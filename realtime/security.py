@@ -1,0 +1,195 @@
+"""What holds for every request and socket, pages and API alike. Pure ASGI, around everything.
+
+Request ids and log lines, security headers, the limit on bodies, and the same-origin rule: a browser
+sends our cookie along with whatever a foreign page asks of it, so unsafe calls by cookie, and every
+socket a browser opens, must come from our own pages.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from domain.ids import new_id
+from realtime.problems import Problem, unforeseen
+
+log = logging.getLogger("muster.requests")
+
+MAX_BODY = 1024 * 1024
+MAX_UPLOAD = 11 * 1024 * 1024  # a roster of 10 MiB and the form around it
+COOKIE = "muster_login"
+_UPLOADS = ("/api/v1/import/", "/_nicegui/client/")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_SOCKETS = "/_nicegui_ws/"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+#: NiceGUI compiles Vue templates in the browser and styles elements inline: it is blank without the
+#: two 'unsafe-' words. Everything else comes from here alone. The plain pages set a stricter one.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "frame-ancestors 'none'; form-action 'self'; worker-src 'self'; manifest-src 'self'"
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+class Guard:
+    """The outermost layer."""
+
+    def __init__(self, app: ASGIApp, *, public_url: str = "") -> None:
+        self._app = app
+        self._public = urlsplit(public_url).netloc.lower()
+        self._is_https = public_url.startswith("https://")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket" and not self._is_own(Headers(scope=scope), must=False):
+            await send({"type": "websocket.close", "code": 4403, "reason": "foreign origin"})
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else new_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._dress(scope, MutableHeaders(scope=message), request_id)
+            await send(message)
+
+        problem = self._objection(scope, headers)
+        if problem is None:
+            try:
+                receive = await _whole_body(scope, headers, receive)
+            except Problem as too_large:
+                problem = too_large
+        if problem is None:
+            try:
+                await self._app(scope, receive, answer)
+            except Exception:  # the rim of a request: logged with its number, which is all the asker is told
+                log.exception("request %s failed", request_id, extra={"request_id": request_id})
+                if status:
+                    raise  # the answer had begun: only cutting the connection says that it is not whole
+                problem = unforeseen()
+        if problem is not None:
+            await problem.response(scope)(scope, receive, answer)
+        _log(scope, request_id, status, (time.perf_counter() - started) * 1000)
+
+    def _objection(self, scope: Scope, headers: Headers) -> Problem | None:
+        path, method = scope["path"], scope["method"]
+        is_socket = path.startswith(_SOCKETS)
+        if method in _SAFE and not is_socket:
+            return None
+        if not is_socket and headers.get("authorization", "").lower().startswith("bearer "):
+            return None
+        by_cookie = f"{COOKIE}=" in headers.get("cookie", "")
+        if self._is_own(headers, must=by_cookie and not is_socket):
+            return None
+        return Problem(
+            403,
+            "This call came from another site than Muster's own pages.",
+            code="foreign_origin",
+            hint="Calls by cookie need an Origin header of this site; other programs use a bearer token.",
+        )
+
+    def _is_own(self, headers: Headers, *, must: bool) -> bool:
+        """Whether Origin (else Referer) names the host that was asked; absent, whether it may be."""
+        origin = headers.get("origin") or headers.get("referer")
+        if origin is None:
+            return not must
+        named = urlsplit(origin).netloc.lower()
+        return bool(named) and named in (headers.get("host", "").lower(), self._public)
+
+    def _dress(self, scope: Scope, headers: MutableHeaders, request_id: str) -> None:
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        headers["X-Request-ID"] = request_id
+        path = scope["path"]
+        if path.startswith("/api/") or headers.get("content-type", "").startswith("text/html"):
+            headers.setdefault("Cache-Control", "no-store")
+        if self._is_https or scope.get("scheme") == "https":
+            headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+
+async def _whole_body(scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    """Read the body up to its limit before anybody else does; raises Problem 413 above it."""
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return receive
+    limit = MAX_UPLOAD if _starts(scope["path"], _UPLOADS) else MAX_BODY
+    told = headers.get("content-length", "")
+    if told.isascii() and told.isdigit() and int(told) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return _replayed(message, receive)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            break
+    return _replayed({"type": "http.request", "body": b"".join(parts), "more_body": False}, receive)
+
+
+def _replayed(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
+def _starts(path: str, prefixes: Iterable[str]) -> bool:
+    return any(path.startswith(prefix) for prefix in prefixes)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        f"The body is larger than {limit // 1024} KiB.",
+        hint="Send less at a time: operations in several batches, a roster in several files.",
+    )
+
+
+def _log(scope: Scope, request_id: str, status: int, ms: float) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    route = getattr(scope.get("route"), "path", None) or "(page)"
+    log.info(
+        "%s %s %s %.1f ms",
+        scope["method"],
+        route,
+        status,
+        ms,
+        extra={
+            "request_id": request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(ms, 1),
+        },
+    )
