@@ -44,7 +44,7 @@ class _Span:
         return self.begins_at <= other.begins_at and (self.ends_at or _FOREVER) >= (other.ends_at or _FOREVER)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pair:
     """An entry of the file, the enrolment that it means (None: a new one) and the interval that it tells."""
 
@@ -165,33 +165,55 @@ class Enrolments:
     def _place(
         self, person_id: str, section_id: str, pairs: list[_Pair], ids: list[str], findings: Findings
     ) -> None:
-        meant = {pair.known_id for pair in pairs}
-        spans = [self._span(known_id) for known_id in ids if known_id not in meant]
+        """Draft the entries that find their place; one that does not leaves its enrolment as it was."""
         for pair in pairs:
-            entry, row = pair.entry, self.drafts.before.get(pair.known_id or "")
-            if not entry.is_active:
-                if pair.known_id is not None:
-                    self.end(pair.known_id, entry.place)
-                    spans.append(self._span(pair.known_id))
-                continue
-            begins_at = pair.begins_at or (row["begins_at"] if row else self._today)
-            is_end_kept = (
-                row is not None and entry.begin_on is None and entry.end_on is None and not entry.source_id
+            if not pair.entry.is_active and pair.known_id is not None:
+                self.end(pair.known_id, pair.entry.place)
+        pairs = [pair for pair in pairs if pair.entry.is_active]
+        pairs.sort(key=lambda pair: pair.known_id is None)  # what is there keeps its place before what is new
+        placed: list[tuple[_Pair, _Span]] = []
+        refused: list[_Pair] = []
+        while len(placed) + len(refused) < len(pairs):
+            meant = {pair.known_id for pair in pairs if pair not in refused}
+            spans = [self._span(known_id) for known_id in ids if known_id not in meant]
+            placed = []
+            for pair in pairs:
+                if pair in refused:
+                    continue
+                span = self._told(pair)
+                if self._fits(pair.entry, span, spans, person_id, section_id, findings):
+                    placed.append((pair, span))
+                    spans.append(span)
+                else:
+                    refused.append(pair)
+                    if pair.known_id is not None:
+                        break  # its enrolment stays, which the others must heed: once more
+        for pair in refused:
+            if pair.known_id is not None:
+                self.drafts.set(pair.known_id, pair.entry.place)
+        for pair, span in placed:
+            row = self.drafts.before.get(pair.known_id or "")
+            self.drafts.set(
+                pair.known_id or new_id(self._now),
+                pair.entry.place,
+                source_id=pair.entry.source_id or (row["source_id"] if row else None),
+                section_id=section_id,
+                person_id=person_id,
+                role=span.role,
+                begins_at=span.begins_at,
+                ends_at=span.ends_at,
             )
-            ends_at = row["ends_at"] if row is not None and is_end_kept else pair.ends_at
-            told = f"line {entry.place.line}" if entry.place.line else "this file"
-            span = _Span(begins_at, ends_at, entry.role.value, told)
-            if self._fits(entry, span, spans, person_id, section_id, findings):
-                spans.append(span)
-                identifier = pair.known_id or new_id(self._now)
-                source_id = entry.source_id or (row["source_id"] if row else None)
-                values = {"person_id": person_id, "section_id": section_id, "source_id": source_id}
-                self.drafts.set(
-                    identifier, entry.place, **values, role=span.role, begins_at=begins_at, ends_at=ends_at
-                )
-            elif pair.known_id is not None:
-                self.drafts.set(pair.known_id, entry.place)
-                spans.append(self._span(pair.known_id))
+
+    def _told(self, pair: _Pair) -> _Span:
+        """The place that an entry tells of; without any date a current enrolment keeps its own."""
+        entry, row = pair.entry, self.drafts.before.get(pair.known_id or "")
+        is_end_kept = row is not None and not (entry.begin_on or entry.end_on or entry.source_id)
+        return _Span(
+            pair.begins_at or (row["begins_at"] if row else self._today),
+            row["ends_at"] if row is not None and is_end_kept else pair.ends_at,
+            entry.role.value,
+            f"line {entry.place.line}",
+        )
 
     def _fits(
         self,
@@ -261,6 +283,17 @@ def compare_guardians(roster: Roster, people: People, drafts: Drafts, findings: 
                 entry.column,
                 f"There is nobody with the source id or e-mail {missing[:80]!r}.",
                 "Add the person to the file, or correct the source id or e-mail.",
+            )
+        elif (
+            roster.form == "oneroster"
+            and people.role(guardian_id) is Role.TEACHER
+            and not (entry.guardian_key in roster.people and entry.student_key in roster.people)
+        ):
+            findings.warn(
+                entry.place,
+                entry.column,
+                f"{people.name(guardian_id)} is a teacher; whether also a guardian, the file does not say.",
+                "Export the guardian's row too, with the role guardian.",
             )
         elif people.role(student_id) is not Role.STUDENT or people.role(guardian_id) is Role.STUDENT:
             wrong = student_id if people.role(student_id) is not Role.STUDENT else guardian_id

@@ -228,11 +228,10 @@ def _relate(reading: _Reading, row: Row, one: str, other: str, roles_of: dict[st
     """agentSourcedIds may stand with the student or with the guardian, or with both."""
     place, ones, others = row.place, roles_of[one], roles_of.get(other)
     if others is None:
-        if other in reading.unused:
-            return
-        reading.findings.error(
-            place, "agentSourcedIds", f"There is no usable user {other[:60]!r} in users.csv.", _EXPORT_HINT
-        )
+        # not in this file: perhaps in the school; roster_enrolments.py looks, and tells if not
+        pair = (other, one) if Role.STUDENT in ones else (one, other)
+        if other not in reading.unused:
+            reading.roster.guardians.append(GuardianEntry(place, "agentSourcedIds", *pair))
     elif Role.STUDENT in ones and Role.GUARDIAN in others:
         reading.roster.guardians.append(GuardianEntry(place, "agentSourcedIds", other, one))
     elif Role.GUARDIAN in ones and Role.STUDENT in others:

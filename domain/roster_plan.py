@@ -24,6 +24,7 @@ class People:
         self.ids: dict[str, str] = {}  # person id by entry key
         self.refused: set[str] = set()  # keys of entries that an error keeps out
         self._now = now
+        self._keys_by_email: dict[str, str] = {}
         self._by_source = {row["source_id"]: key for key, row in drafts.before.items() if row["source_id"]}
         self._by_email = {row["email"]: key for key, row in drafts.before.items() if row["email"]}
         self._held: dict[str, set[str]] = {}
@@ -35,6 +36,7 @@ class People:
     def compare(self, roster: Roster, findings: Findings) -> None:
         """Draft every person of the roster."""
         meant = self._matched(roster, findings)
+        self._keys_by_email = {entry.email: key for key, (entry, _) in meant.items() if entry.email}
         self._refuse_taken_emails(meant, findings)
         for key, (entry, known_id) in meant.items():
             if known_id is not None:
@@ -47,8 +49,9 @@ class People:
                 self.drafts.set(self.ids[key], entry.place, **_values(entry, entry.role, is_active=True))
 
     def find(self, key: str) -> str | None:
-        """The person of an entry's key, or one of the school by source id or e-mail."""
-        return self.ids.get(key) or self._by_source.get(key) or self._by_email.get(key)
+        """The person of an entry's key or e-mail, or one of the school by source id or e-mail."""
+        told = self.ids.get(key) or self.ids.get(self._keys_by_email.get(key, ""))
+        return told or self._by_source.get(key) or self._by_email.get(key)
 
     def role(self, person_id: str) -> Role:
         """The role as it would be."""
