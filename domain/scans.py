@@ -22,8 +22,11 @@ from domain.ids import made_at, new_id, parse_id
 from domain.model import Meeting, Section, Via, table
 from domain.policies import load_policies, opens_at, policy_at
 
-#: How long after the scan the tap may come: time enough to type a password on a phone, twice.
+#: How long after the scan the tap may come.
 STAMP_LIFE = timedelta(minutes=5)
+#: How long a stamp of nobody yet waits for its holder to log in: a password typed on a phone, twice.
+#: Short, because until then it could be passed on.
+LOG_IN_LIFE = timedelta(minutes=2)
 _MEETINGS, _SECTIONS = table(Meeting), table(Section)
 
 
@@ -79,13 +82,20 @@ def find_meeting(conn: Connection, proof: str) -> ScannedMeeting | None:
         zone=row.zone,
         scheduled_start=row.scheduled_start,
         scheduled_end=row.scheduled_end,
-        opens_at=opens_at(row, policy_at(load_policies(conn, [row.section_id]), row.section_id, row.scheduled_start)),
+        opens_at=opens_at(
+            row, policy_at(load_policies(conn, [row.section_id]), row.section_id, row.scheduled_start)
+        ),
     )
 
 
-def make_stamp(secret: bytes, proof: str, at: datetime, *, holder_id: str = "") -> str:
-    """``<id>.<mac>`` for a token first seen at ``at``; ``holder_id`` is empty while nobody is logged in."""
-    identifier = new_id(at)
+def make_stamp(
+    secret: bytes, proof: str, at: datetime, *, holder_id: str = "", identifier: str | None = None
+) -> str:
+    """``<id>.<mac>`` for a token first seen at ``at``; ``holder_id`` is empty while nobody is logged in.
+
+    With the ``identifier`` of an earlier stamp it is the same scan, now of this holder.
+    """
+    identifier = identifier or new_id(at)
     return f"{identifier}.{_mac(secret, proof, identifier, holder_id)}"
 
 
@@ -94,14 +104,16 @@ def read_stamp(
 ) -> tuple[str, datetime] | None:
     """The check-in's id and the moment of the scan; None for a stamp that is forged, foreign or too old."""
     identifier, _, mac = stamp.partition(".")
-    if parse_id(identifier) != identifier:
+    at = made_at(identifier) if parse_id(identifier) == identifier else None
+    if at is None:
         return None
-    if not any(_same(mac, _mac(secret, proof, identifier, holder)) for holder in (holder_id, "")):
+    if _same(mac, _mac(secret, proof, identifier, "")):
+        life = LOG_IN_LIFE
+    elif _same(mac, _mac(secret, proof, identifier, holder_id)):
+        life = STAMP_LIFE
+    else:
         return None
-    at = made_at(identifier)
-    if at is None or not timedelta(0) <= now - at <= STAMP_LIFE:
-        return None
-    return identifier, at
+    return (identifier, at) if timedelta(0) <= now - at <= life else None
 
 
 def _is_genuine(proof: str, secret: bytes, meeting_id: str, link_token: str) -> bool:

@@ -10,7 +10,7 @@ from domain import scans
 from domain.clock import to_millisecond
 from domain.model import Via
 from domain.proofs import link_proof, qr_token
-from domain.scans import STAMP_LIFE, find_meeting, make_stamp, read_stamp
+from domain.scans import LOG_IN_LIFE, STAMP_LIFE, find_meeting, make_stamp, read_stamp
 from domain.store import Store
 from tests.factories import NOW, a_class
 
@@ -24,7 +24,8 @@ def test_a_stamp_gives_back_the_moment_of_the_scan_and_one_id() -> None:
     first = read_stamp(SECRET, PROOF, stamp, holder_id="anna", now=NOW + timedelta(seconds=70))
     again = read_stamp(SECRET, PROOF, stamp, holder_id="anna", now=NOW + timedelta(seconds=80))
 
-    assert first is not None and first == again
+    assert first is not None
+    assert first == again
     assert first[1] == to_millisecond(NOW)
 
 
@@ -60,12 +61,23 @@ def test_a_stamp_belongs_to_its_token_its_meeting_and_its_holder() -> None:
     assert read_stamp(SECRET, PROOF, stamp, holder_id="ben", now=NOW) is None
 
 
-def test_a_stamp_ends_and_is_never_from_the_future() -> None:
-    stamp = make_stamp(SECRET, PROOF, NOW)
+@pytest.mark.parametrize(("holder", "life"), [("", LOG_IN_LIFE), ("anna", STAMP_LIFE)])
+def test_a_stamp_ends_and_is_never_from_the_future(holder: str, life: timedelta) -> None:
+    stamp = make_stamp(SECRET, PROOF, NOW, holder_id=holder)
 
-    assert read_stamp(SECRET, PROOF, stamp, holder_id="", now=NOW + STAMP_LIFE) is not None
-    assert read_stamp(SECRET, PROOF, stamp, holder_id="", now=NOW + STAMP_LIFE + timedelta(seconds=1)) is None
-    assert read_stamp(SECRET, PROOF, stamp, holder_id="", now=NOW - timedelta(seconds=1)) is None
+    for wait, is_good in ((life, True), (life + timedelta(seconds=1), False), (timedelta(seconds=-1), False)):
+        read = read_stamp(SECRET, PROOF, stamp, holder_id="anna", now=NOW + wait)
+        assert (read is not None) is is_good, wait
+
+
+def test_once_logged_in_the_same_scan_is_the_holders_alone() -> None:
+    read = read_stamp(SECRET, PROOF, make_stamp(SECRET, PROOF, NOW), holder_id="anna", now=NOW)
+    assert read is not None
+
+    bound = make_stamp(SECRET, PROOF, read[1], holder_id="anna", identifier=read[0])
+
+    assert read_stamp(SECRET, PROOF, bound, holder_id="anna", now=NOW + LOG_IN_LIFE * 2) == read
+    assert read_stamp(SECRET, PROOF, bound, holder_id="ben", now=NOW) is None
 
 
 def test_only_a_genuine_token_tells_of_its_meeting(store: Store) -> None:
