@@ -115,6 +115,12 @@ def test_days_are_those_of_the_zone_and_both_are_inclusive(store: Store, lesson:
         read(store, SYSTEM, begin_on=TODAY, end_on=TODAY - DAY)
 
 
+@pytest.mark.parametrize("on", [date.min, date.max])
+def test_a_day_at_the_end_of_the_calendar_is_refused(store: Store, lesson: AClass, on: date) -> None:
+    with pytest.raises(InvalidInput):
+        read(store, SYSTEM, begin_on=on, end_on=on)
+
+
 def test_cancelled_meetings_are_left_out(store: Store, lesson: AClass) -> None:
     store.write_now(lambda conn: conn.execute(update(table(Meeting)).values(cancelled_at=NOW)))
 
