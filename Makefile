@@ -10,7 +10,11 @@ BIN := .venv/bin
 PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test lint bench lock screenshots clean help
+# The stamp holds the folder the environment was made in: its scripts name that folder, so a moved
+# one is broken although its files look newer than the locks.
+VENV_IS_SOUND := $(shell [ "$$(cat .venv/uv.stamp 2>/dev/null)" = "$$(pwd -P)" ] && $(BIN)/python -c 'import pip' 2>/dev/null && echo yes)
+
+.PHONY: run test lint bench lock screenshots clean help unsound
 
 run: .venv/run.stamp  ## start Muster with the demo school
 	@MUSTER_DEMO=$${MUSTER_DEMO:-1} $(BIN)/python main.py run
@@ -42,16 +46,16 @@ clean:  ## remove what was installed and built; the data stay
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# A half-made or moved environment is made anew.
-.venv/uv.stamp: Makefile
+# A half-made, moved or copied environment is made anew.
+.venv/uv.stamp: Makefile $(if $(VENV_IS_SOUND),,unsound)
 	@if [ -z "$(PYTHON)" ]; then echo "Muster needs Python 3.11 or newer; install it and run make again."; exit 1; fi
-	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' >/dev/null 2>&1 || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		rm -rf .venv; \
-		$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; install its venv package (Debian, Ubuntu: apt-get install python3-venv) and run make again."; exit 1; }; \
+	@if [ -z "$(VENV_IS_SOUND)" ]; then \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && rm -rf .venv && $(PYTHON) -m venv .venv || { \
+			rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; install its venv package (Debian, Ubuntu: apt-get install python3-venv) and run make again."; exit 1; }; \
 	fi
 	@echo "Installing …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location '$(UV)'
-	@touch $@
+	@pwd -P > $@
 
 .venv/run.stamp: .venv/uv.stamp requirements.lock
 	@$(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
