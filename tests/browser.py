@@ -23,7 +23,9 @@ LAUNCH_ARGS = [
     "--disable-sync",
 ]
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_PACKAGES = ("chromium", "libatomic1", "fonts-noto-core", "fonts-droid-fallback")
+# noto-core writes Arabic, Cyrillic, Devanagari and most others, zenhei Han, Kana and Hangul: together 20 MB
+# of download where the Noto fonts for the latter alone would be 57.
+_PACKAGES = ("chromium", "libatomic1", "fonts-noto-core", "fonts-wqy-zenhei")
 _REMEDY = (
     "No Chromium was found and none could be installed. Install Chromium or Google Chrome "
     "(Debian, Ubuntu: apt-get install chromium libatomic1), or name one with BROWSER_PATH=/path/to/chrome."
@@ -42,24 +44,24 @@ def find_browser() -> str | None:
             raise NoBrowser(f"BROWSER_PATH names {named}, but there is no such file.")
         return named
     for name in _NAMES:
-        if found := shutil.which(name):
+        if (found := shutil.which(name)) and _try([found, "--version"]):  # some are stubs of a missing snap
             return found
     return _playwright_browser()
 
 
 def install_browser() -> str:
     """Find a browser or install one: Playwright's download, else apt as root. Raises NoBrowser."""
-    if (found := find_browser()) is not None and _has_libatomic():
+    if (found := find_browser()) is not None and _driver_runs():
         return found
     if found is None:
         print("No Chromium here yet: trying Playwright's own …", file=sys.stderr)
         _try([sys.executable, "-m", "playwright", "install", "chromium"])
-    if (found is None and _playwright_browser() is None) or not _has_libatomic():
+    if (found is None and _playwright_browser() is None) or not _driver_runs():
         _apt_install(_PACKAGES if find_browser() is None else ("libatomic1",))
     found = find_browser()
     if found is None:
         raise NoBrowser(_REMEDY)
-    if not _has_libatomic():
+    if not _driver_runs():
         raise NoBrowser(
             "Playwright needs the library libatomic1 (Debian, Ubuntu: apt-get install libatomic1)."
         )
@@ -76,24 +78,24 @@ def _apt_install(packages: tuple[str, ...]) -> None:
 
 
 def _try(command: list[str], environ: dict[str, str] | None = None) -> bool:
-    return (
-        subprocess.run(
-            command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-        ).returncode
-        == 0
-    )  # noqa: S603
+    finished = subprocess.run(
+        command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+    )
+    return finished.returncode == 0
 
 
-def _has_libatomic() -> bool:
-    """Playwright's driver is a node that needs it; outside Linux it is there."""
-    return not sys.platform.startswith("linux") or ctypes.util.find_library("atomic") is not None
+def _driver_runs() -> bool:
+    """Playwright's driver is a node that wants libatomic; looking for that is quicker than starting node."""
+    return ctypes.util.find_library("atomic") is not None or _try(
+        [sys.executable, "-m", "playwright", "--version"]
+    )
 
 
 def _playwright_browser() -> str | None:
-    if not _has_libatomic():
+    if not _driver_runs():
         return None
     script = "from playwright.sync_api import sync_playwright as p\nwith p() as q: print(q.chromium.executable_path)"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)  # noqa: S603
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     path = found.stdout.strip()
     return path if path and Path(path).is_file() else None
 
