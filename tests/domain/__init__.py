@@ -1,0 +1,1 @@
+"""The rules, without a server: resolution, the write path, schedules, people, rosters."""
