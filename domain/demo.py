@@ -15,8 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from domain import demo_school, school
+from domain import demo_model, demo_school, demo_term, school
 from domain.clock import Clock, local_date, local_instant
+from domain.demo_model import Figures
 from domain.demo_now import RunningClass, ensure_today
 from domain.demo_school import ZONE, DemoSchool, DemoSection
 from domain.ids import derived_id
@@ -38,13 +39,16 @@ class SeedReport:
     teachers: int
     guardians: int
     sections: int
-    meetings: int = 0
-    operations: int = 0
+    meetings: int
+    operations: int
+    figures: Figures
 
     def __str__(self) -> str:
         return (
             f"The demo school has {self.students} students, {self.teachers} teachers, {self.guardians} guardians "
-            f"and {self.sections} classes; {self.meetings} meetings were held, {self.operations} operations recorded.\n"
+            f"and {self.sections} classes; {self.meetings:,} meetings were held, {self.operations:,} operations recorded "
+            f"(absence {self.figures.absence:.1%}, persistent absence {self.figures.persistent:.1%}, "
+            f"late {self.figures.late:.1%}).\n"
             f"Log in as admin@demo.school, teacher1@demo.school or student1@demo.school: {DEMO_PASSWORD}"
         )
 
@@ -68,12 +72,23 @@ def seed(
     plan = demo_school.lay_out(random, students=students, weeks=weeks, today=local_date(now, ZONE))
     progress(f"{students} students in {len(plan.sections)} classes")
     store.write_now(lambda conn: _write_school(conn, plan, now))
+    term = demo_model.play(Random(f"{seed} term"), plan)  # noqa: S311  # as above
+    written = demo_term.write_term(
+        store,
+        Random(f"{seed} operations"),  # noqa: S311  # as above
+        term,
+        now=now,
+        progress=progress,
+    )
     store.write_now(lambda conn: ensure_today(conn, now))
     return SeedReport(
         students=students,
         teachers=sum(1 for person in plan.people if person.role is Role.TEACHER),
         guardians=sum(1 for person in plan.people if person.role is Role.GUARDIAN),
         sections=len(plan.sections),
+        meetings=written.meetings,
+        operations=written.operations,
+        figures=demo_model.figures(term),
     )
 
 

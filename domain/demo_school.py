@@ -117,7 +117,7 @@ class DemoSchool:
     """Everybody and everything, before anybody came or stayed away."""
 
     starts_on: date  # a Monday
-    ends_on: date  # the first day after the history
+    ends_on: date  # the first day after today
     people: list[DemoPerson]
     guardianships: list[tuple[str, str]]  # guardian, student
     sections: list[DemoSection]
@@ -148,7 +148,7 @@ def lay_out(random: Random, *, students: int, weeks: int, today: date) -> DemoSc
     _add_substitute(sections, teachers, starts_on, weeks)
     return DemoSchool(
         starts_on=starts_on,
-        ends_on=today,
+        ends_on=today + timedelta(days=1),
         people=[admin, *teachers, *pupils, *guardians],
         guardianships=guardianships,
         sections=sections,
