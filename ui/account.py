@@ -116,8 +116,8 @@ class AccountPage:
             if entry.is_current:
                 ui.label("This device").classes("mp-tag")
             else:
-                end = button("End", partial(self._end, entry.id), kind="quiet")
-                end.props(f'aria-label="End the log-in on {_quoted(entry.device or "unknown device")}"')
+                name = f"End the log-in on {entry.device or 'unknown device'}"
+                button("End", partial(self._end, entry.id), kind="quiet", label=name)
 
     async def _end(self, login_id: str) -> None:
         try:
@@ -135,7 +135,3 @@ class AccountPage:
 
     def _when(self, at: datetime) -> str:
         return when(at, self._zone, self._muster.clock.now())
-
-
-def _quoted(text: str) -> str:
-    return text.replace('"', "'")

@@ -251,9 +251,7 @@ class PersonPage:
             for other in related:
                 with ui.element("div").classes("mp-line"):
                     ui.link(other.name, f"/admin/people/{other.id}")
-                    button("Remove", partial(self._unlink, other), kind="quiet").props(
-                        f'aria-label="Remove {_plain(other.name)}"'
-                    )
+                    button("Remove", partial(self._unlink, other), kind="quiet", label=f"Remove {other.name}")
             form = Form()
             form.input(
                 "other", "E-mail of the guardian" if is_student else "E-mail of the student", kind="email"
@@ -339,7 +337,3 @@ def _people_html(found: list[PersonView]) -> str:
         for p in found
     )
     return str(Markup('<ul class="mp-running">{}</ul>').format(rows))
-
-
-def _plain(text: str) -> str:
-    return text.replace('"', "'").replace("\\", "")

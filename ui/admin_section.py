@@ -198,8 +198,8 @@ class SectionPage:
             with ui.element("span").classes("mr-what"):
                 ui.link(enrolment.person_name, f"/admin/people/{enrolment.person_id}")
                 note(word + span(enrolment.begins_at, enrolment.ends_at, self._zone, now))
-            end = button("End", partial(self._ask_end, enrolment), kind="quiet")
-            end.props(f'aria-label="End the enrolment of {_plain(enrolment.person_name)}"')
+            name = f"End the enrolment of {enrolment.person_name}"
+            button("End", partial(self._ask_end, enrolment), kind="quiet", label=name)
 
     def _ask_end(self, enrolment: EnrolmentView) -> None:
         async def confirmed(_form: Form) -> None:
@@ -224,8 +224,9 @@ class SectionPage:
                     with ui.element("span").classes("mr-what"):
                         ui.label(_in_words(one)).classes("mp-strong")
                         note(_more_words(one))
-                    end = button("End", partial(self._ask_end_series, one), kind="quiet")
-                    end.props(f'aria-label="End {_plain(_in_words(one))}"')
+                    button(
+                        "End", partial(self._ask_end_series, one), kind="quiet", label=f"End {_in_words(one)}"
+                    )
             if not series:
                 note("Nothing is laid out. Add when this class meets every week.")
             with ui.expansion("Add a weekly meeting").classes("mp-more"):
@@ -302,13 +303,9 @@ class SectionPage:
                 ui.link(title, f"/meetings/{m.id}")
                 note(" · ".join(part for part in (m.state.value.capitalize(), m.room) if part))
             if m.state in _CANCELLABLE:
-                button("Cancel", partial(self._ask_cancel, m, title), kind="quiet").props(
-                    f'aria-label="Cancel {title}"'
-                )
+                button("Cancel", partial(self._ask_cancel, m, title), kind="quiet", label=f"Cancel {title}")
             elif m.state is MeetingState.CANCELLED:
-                button("Restore", partial(self._restore, m.id), kind="quiet").props(
-                    f'aria-label="Restore {title}"'
-                )
+                button("Restore", partial(self._restore, m.id), kind="quiet", label=f"Restore {title}")
 
     def _ask_cancel(self, meeting: MeetingSummary, title: str) -> None:
         async def confirmed(form: Form) -> None:
@@ -381,7 +378,3 @@ def _more_words(series: Series) -> str:
     if series.room:
         parts.append(series.room)
     return " · ".join(parts)
-
-
-def _plain(text: str) -> str:
-    return text.replace('"', "'").replace("\\", "")

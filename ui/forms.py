@@ -142,7 +142,7 @@ class Form:
 
     def _add(self, name: str, field: ui.input, hint: str) -> ui.input:
         if hint:
-            field.props(f'hint="{escape(hint)}"')
+            field.props["hint"] = hint
         self._fields[name] = field
         return field.classes("mp-field")
 
@@ -163,19 +163,26 @@ def card(title: str = "", *, testid: str = "") -> Iterator[ui.element]:
             panel.props(f'data-testid="{testid}"')
         if title:
             ui.html(str(escape(title)), tag="h2", sanitize=False)
-            panel.props(f'aria-label="{escape(title)}"')
+            panel.props["aria-label"] = title
         yield panel
 
 
 def button(
-    text: str, handler: Callable[[], Any] | None = None, *, kind: str = "primary", testid: str = ""
+    text: str,
+    handler: Callable[[], Any] | None = None,
+    *,
+    kind: str = "primary",
+    testid: str = "",
+    label: str = "",
 ) -> ui.button:
-    """A button; ``kind``: primary, quiet or danger."""
+    """A button; ``kind``: primary, quiet or danger; ``label``: its full name where ``text`` alone is not one."""
     made = ui.button(text, on_click=handler).props("no-caps unelevated").classes(f"mp-button mp-{kind}")
     if kind != "primary":
         made.props("outline", remove="unelevated")
     if testid:
-        made.props(f'data-testid="{testid}"')
+        made.props["data-testid"] = testid
+    if label:
+        made.props["aria-label"] = label
     return made
 
 
@@ -196,8 +203,9 @@ def ask(title: str, text: str, *, action: str, handler: Submit, reason: str = ""
 
     with (
         ui.dialog() as dialog,
-        ui.card().classes("mp-dialog").props(f'role=alertdialog aria-label="{escape(title)}"'),
+        ui.card().classes("mp-dialog").props("role=alertdialog") as panel,
     ):
+        panel.props["aria-label"] = title
         ui.html(str(escape(title)), tag="h2", sanitize=False)
         ui.label(text)
         form = Form()

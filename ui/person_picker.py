@@ -76,8 +76,8 @@ class PersonPicker:
                     with ui.element("span").classes("mr-what"):
                         ui.label(person.name).classes("mp-strong")
                         note(person.email or "no e-mail")
-                    choose = button(self._action, partial(self._choose, person), kind="quiet")
-                    choose.props(f'aria-label="{self._action} {_plain(person.name)}"')
+                    name = f"{self._action} {person.name}"
+                    button(self._action, partial(self._choose, person), kind="quiet", label=name)
             if page.total > MOST:
                 note(f"and {page.total - MOST} more: type more of the name")
             if not page.items:
@@ -88,7 +88,3 @@ class PersonPicker:
             await self._chosen(person)
         except InvalidInput as error:
             self.fail(error.message)
-
-
-def _plain(text: str) -> str:
-    return text.replace('"', "'").replace("\\", "")
