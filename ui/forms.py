@@ -16,6 +16,7 @@ from domain.access import Denied
 from domain.clock import local_date
 from domain.inputs import InvalidInput
 
+_KINDS = {"primary": "m-primary", "quiet": "m-quiet", "danger": "m-primary m-danger"}
 Submit = Callable[["Form"], Awaitable[None]]
 
 
@@ -176,9 +177,7 @@ def button(
     label: str = "",
 ) -> ui.button:
     """A button; ``kind``: primary, quiet or danger; ``label``: its full name where ``text`` alone is not one."""
-    made = ui.button(text, on_click=handler).props("no-caps unelevated").classes(f"mp-button mp-{kind}")
-    if kind != "primary":
-        made.props("outline", remove="unelevated")
+    made = ui.button(text, on_click=handler, color=None).props("no-caps unelevated").classes(_KINDS[kind])
     if testid:
         made.props["data-testid"] = testid
     if label:

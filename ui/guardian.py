@@ -17,7 +17,7 @@ from domain.people import PersonView
 from domain.register import StudentMeeting
 from realtime.hub import Hub
 from ui import own_record
-from ui.forms import heading
+from ui.forms import button, heading
 from ui.fresh import Fresh
 
 RECORD_DAYS = 400
@@ -55,7 +55,7 @@ class GuardianPage:
         await self._read()
         heading("My children")
         if not self._children:
-            with ui.element("section").classes("m-card"):
+            with ui.element("section").classes("m-card mp-card"):
                 ui.label("No child is linked to this log-in yet. The school office can do that for you.")
         for child in self._children:
             self._build_child(child)
@@ -64,7 +64,7 @@ class GuardianPage:
         student = child.student
         with (
             ui.element("section")
-            .classes("m-card")
+            .classes("m-card mp-card")
             .props(f'aria-labelledby="child-{student.id}" data-testid="child-{student.id}"')
         ):
             ui.html(str(escape(student.name)), tag="h2", sanitize=False).props(f'id="child-{student.id}"')
@@ -75,12 +75,12 @@ class GuardianPage:
             record = ui.html(self._record(child), sanitize=False)
             self._cards[student.id] = _Card(today, rate, record)
             if len(child.meetings) > RECENT_ROWS:
-                more = ui.button("Show the whole record").props("flat no-caps").classes("mp-button")
+                more = button("Show the whole record", kind="quiet")
                 more.on_click(lambda: self._show_whole(student.id, more))
 
-    async def _show_whole(self, student_id: str, button: ui.button) -> None:
+    async def _show_whole(self, student_id: str, clicked: ui.button) -> None:
         self._is_whole.add(student_id)
-        button.set_visibility(False)
+        clicked.set_visibility(False)
         await self._refresh()
 
     async def _refresh(self) -> None:

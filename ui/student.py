@@ -17,6 +17,7 @@ from domain.register import StudentMeeting
 from realtime.hub import Hub
 from ui import own_record
 from ui.answers import Answer, answer_for, clock_time
+from ui.forms import button
 from ui.fresh import Fresh
 
 #: How far back the own record reaches at first, and how many rows a phone is sent.
@@ -51,25 +52,17 @@ class StudentPage:
                     .classes("mp-code")
                     .on("keydown.enter", self._check_in)
                 )
-                self._submit = (
-                    ui.button("Check in", on_click=self._check_in)
-                    .props('unelevated no-caps data-testid="code-submit"')
-                    .classes("mp-button mp-primary-big")
-                )
+                self._submit = button("Check in", self._check_in, testid="code-submit").classes("mp-big")
             self._answer = ui.element("div").props("role=status aria-live=polite").classes("mp-answer")
             ui.label("Or scan the QR code on the board with your phone's camera.").classes("mp-soft mp-small")
-        with ui.element("section").classes("m-card").props('aria-labelledby="today-title"'):
+        with ui.element("section").classes("m-card mp-card").props('aria-labelledby="today-title"'):
             ui.html("Today", tag="h2", sanitize=False).props('id="today-title"')
             self._today = ui.html(self._today_html(), sanitize=False)
-        with ui.element("section").classes("m-card").props('aria-labelledby="record-title"'):
+        with ui.element("section").classes("m-card mp-card").props('aria-labelledby="record-title"'):
             ui.html("My record", tag="h2", sanitize=False).props('id="record-title"')
             self._rate = ui.html(own_record.rate_html(self._meetings), sanitize=False)
             self._record = ui.html(self._record_html(), sanitize=False)
-            self._more = (
-                ui.button("Show older meetings", on_click=self._show_older)
-                .props("flat no-caps")
-                .classes("mp-button")
-            )
+            self._more = button("Show older meetings", self._show_older, kind="quiet")
             self._more.set_visibility(self._has_older())
 
     async def _check_in(self) -> None:
