@@ -29,7 +29,6 @@ _LATE = (0.35, 14.0)  # the tenth of the students who are late most make half of
 _FIRST_PERIOD_LATE = 1.6
 _LAST_PERIOD_SKIP = 2.0
 _REMOTE = 0.03
-_LEFT_EARLY = 0.003
 _OFFLINE = 0.005
 _CORRECTED = 0.015
 _NOT_TAKEN = 0.08  # of the forgetful teacher's meetings
@@ -204,7 +203,7 @@ def _turn(random: Random, section: DemoSection, on: date, student_id: str, stude
         )
     # log-normal too: seven in ten are there before the bell, nobody more than five minutes before it
     arrives_min = min(4.8, random.lognormvariate(1.295, 0.6) - 4.9)
-    if is_corrected and random.random() < 0.2:
+    if is_corrected and random.random() < 0.4:
         correction = Correction(Status.LEFT_EARLY, None, "Went home ill", 0)
         return Turn(student_id, Status.PRESENT, arrives_min=arrives_min, correction=correction)
     is_overlooked = is_offline and random.random() < 0.4  # then the teacher marks absent, and both are right

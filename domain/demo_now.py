@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 
@@ -112,16 +112,19 @@ def _told(
 
 # -- teacher3's class -------------------------------------------------------------------------
 
-BELL_AFTER = timedelta(minutes=2)  # the class is opened this long before it begins
+BELL_AFTER = timedelta(minutes=3)  # the class is opened this long before it begins
 RUNS = timedelta(minutes=25)
 AT_MOST = timedelta(minutes=30)
-LINGERS = timedelta(minutes=2)  # after the last arrival, before the register is closed
+LINGERS = timedelta(minutes=1)  # after the last arrival, before the register is closed
 TAIL = timedelta(minutes=20)  # nobody arrives later than this after the bell
 ABSENT_SHARE = 0.07
 FAILURE_SHARE = 0.12
-ENSURE_EVERY_S = 60.0
+ENSURE_EVERY = timedelta(seconds=15)
+RETRY_S = 60.0
+#: Refusals that say that the meeting is no longer the play's.
+_OVER = frozenset({"meeting_closed", "meeting_cancelled", "meeting_locked", "not_open"})
 #: Arrivals are log-normal, 70 % of them before the bell: exp(mu + 0.5244 sigma) is the bell.
-_SIGMA = 1.2
+_SIGMA = 0.8
 _MU = math.log(BELL_AFTER.total_seconds()) - 0.5244 * _SIGMA
 
 
@@ -141,7 +144,6 @@ class _Open:
 
     id: str
     secret: bytes
-    opened_at: datetime
 
 
 def plan_arrivals(meeting_id: str, opened_at: datetime, student_ids: list[str]) -> list[Arrival]:
@@ -174,6 +176,7 @@ class RunningClass:
         self._open: _Open | None = None
         self._arrivals: list[Arrival] = []
         self._closes_at: datetime | None = None
+        self._ensure_at: datetime | None = None
 
     async def start(self) -> None:
         """Open the class, or go on with the one that was running."""
@@ -189,20 +192,20 @@ class RunningClass:
     async def step(self) -> float:
         """Do everything that is due by the clock; returns the seconds until there is more to do."""
         now = self._muster.clock.now()
-        told = await self._muster.store.write(lambda conn: ensure_today(conn, now))
-        self._muster.tell(told)
+        if self._ensure_at is None or now >= self._ensure_at:
+            self._muster.tell(await self._muster.store.write(lambda conn: ensure_today(conn, now)))
+            self._ensure_at = now + ENSURE_EVERY
         if self._open is None:
             await self._resume_or_open(now)
-        if self._open is None:
-            return ENSURE_EVERY_S
-        while self._arrivals and self._arrivals[0].at <= now:
+        while self._open is not None and self._arrivals and self._arrivals[0].at <= now:
             await self._submit(self._open, self._arrivals.pop(0), now)
-        assert self._closes_at is not None
-        if now >= self._closes_at:
-            await self._close(self._open.id, now)
-            return 0.0
-        upcoming = min([self._closes_at, *(arrival.at for arrival in self._arrivals[:1])])
-        return min(ENSURE_EVERY_S, max(0.0, (upcoming - self._muster.clock.now()).total_seconds()))
+        upcoming = [self._ensure_at, *(arrival.at for arrival in self._arrivals[:1])]
+        if self._open is not None and self._closes_at is not None:
+            if now >= self._closes_at:
+                await self._close(self._open.id, now)
+                return 0.0
+            upcoming.append(self._closes_at)
+        return max(0.0, (min(upcoming) - self._muster.clock.now()).total_seconds())
 
     async def _run(self) -> None:
         while True:
@@ -212,7 +215,8 @@ class RunningClass:
                 wait_s = busy.retry_after
             except Exception:  # the rim of the task: the play must not end because one scene failed
                 log.exception("the demo's running class failed; it goes on in a minute")
-                self._open, wait_s = None, ENSURE_EVERY_S
+                self._forget()
+                wait_s = RETRY_S
             await asyncio.sleep(max(0.02, wait_s))
 
     async def _resume_or_open(self, now: datetime) -> None:
@@ -222,7 +226,7 @@ class RunningClass:
             if now - opened_at >= AT_MOST or self._open is not None:
                 await self._close(meeting_id, now)
             else:
-                await self._begin(meeting_id, opened_at)
+                await self._begin(meeting_id, opened_at, now)
         if self._open is not None or not await self._muster.store.read(_can_run):
             return
         start = now + BELL_AFTER
@@ -234,16 +238,22 @@ class RunningClass:
             scheduled_start=start,
             scheduled_end=start + RUNS,
         )
-        if await self._record(operation, teacher):
+        if await self._record(operation, teacher) is None:
             assert operation.meeting_id is not None
-            await self._begin(operation.meeting_id, now)
+            await self._begin(operation.meeting_id, now, now)
 
-    async def _begin(self, meeting_id: str, opened_at: datetime) -> None:
+    async def _begin(self, meeting_id: str, opened_at: datetime, now: datetime) -> None:
         secret, students, there = await self._muster.store.read(lambda conn: _cast(conn, meeting_id))
         planned = plan_arrivals(meeting_id, opened_at, students)
-        self._open = _Open(meeting_id, secret, opened_at)
-        self._arrivals = [a for a in planned if a.student_id not in there]
-        last = max((a.at for a in planned), default=opened_at)
+        coming = [a for a in planned if a.student_id not in there]
+        missed = sum(1 for a in coming if a.at < now)  # while the server was down: they come one by one
+        self._arrivals = [
+            replace(a, at=now + timedelta(seconds=2 * (n + 1))) if n < missed else a
+            for n, a in enumerate(coming)
+        ]
+        self._arrivals.sort(key=lambda a: a.at)
+        self._open = _Open(meeting_id, secret)
+        last = max((a.at for a in self._arrivals), default=now)
         self._closes_at = min(last + LINGERS, opened_at + AT_MOST)
 
     async def _submit(self, running: _Open, arrival: Arrival, now: datetime) -> None:
@@ -263,17 +273,22 @@ class RunningClass:
             via=arrival.via,
             proof=proof,
         )
-        await self._record(operation, Author(arrival.student_id))
+        if await self._record(operation, Author(arrival.student_id)) in _OVER:
+            self._forget()  # somebody else closed or cancelled it: a new one begins
 
     async def _close(self, meeting_id: str, now: datetime) -> None:
         operation = make(Kind.CLOSE_MEETING, captured_at=now, meeting_id=meeting_id, final=True)
         await self._record(operation, Author(person_id(Role.TEACHER, 3)))
         if self._open is not None and self._open.id == meeting_id:
-            self._open, self._arrivals, self._closes_at = None, [], None
+            self._forget()
 
-    async def _record(self, operation: Operation, author: Author) -> bool:
+    def _forget(self) -> None:
+        self._open, self._arrivals, self._closes_at = None, [], None
+
+    async def _record(self, operation: Operation, author: Author) -> str | None:
+        """The code with which it was refused; None when it was taken."""
         (outcome,) = await self._muster.recorder.record([operation], author)
-        return outcome.outcome == "accepted"
+        return outcome.code if outcome.outcome == "rejected" else None
 
 
 def _can_run(conn: Connection) -> bool:

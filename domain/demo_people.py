@@ -21,9 +21,7 @@ class Name(NamedTuple):
 FIRST_STUDENTS = (
     Name("Zoë", "O’Kafor-Łuk"),
     Name("Jonas", "Müller"),
-    Name(
-        "Maximiliane Sophie Alexandra", "von Hohenstein-Wittelsbach-Gutenberg"
-    ),  # 64: longer than most columns
+    Name("Maximiliane Sophie Alexandra", "von Hohenstein-Wittelsbach-Berg"),  # 60 characters
     Name("Олександра", "Коваленко"),
     Name("ليلى", "الحسن"),
     Name("נועה", "לוי"),

@@ -139,8 +139,7 @@ def lay_out(random: Random, *, students: int, weeks: int, today: date) -> DemoSc
     pupils = [_person(Role.STUDENT, n, demo_people.student_name(random, n)) for n in range(1, students + 1)]
     guardians, guardianships = _families(random, pupils)
     forms = _forms(pupils)
-    sections = _sections(random, forms, starts_on, weeks)
-    teacher_count = max(4, max(_number_of(section.teacher_id, len(sections)) for section in sections))
+    sections, teacher_count = _sections(random, forms, starts_on, weeks)
     teachers = [
         _person(Role.TEACHER, n, demo_people.teacher_name(random, n)) for n in range(1, teacher_count + 1)
     ]
@@ -160,10 +159,6 @@ def lay_out(random: Random, *, students: int, weeks: int, today: date) -> DemoSc
 
 def _person(role: Role, number: int, name: Name) -> DemoPerson:
     return DemoPerson(person_id(role, number), role, name, f"{role.value}{number}@{EMAIL_DOMAIN}")
-
-
-def _number_of(teacher_id: str, most: int) -> int:
-    return next(n for n in range(1, most + 4) if person_id(Role.TEACHER, n) == teacher_id)
 
 
 def _forms(pupils: list[DemoPerson]) -> list[list[str]]:
@@ -200,7 +195,10 @@ def _families(random: Random, pupils: list[DemoPerson]) -> tuple[list[DemoPerson
     return guardians, pairs
 
 
-def _sections(random: Random, forms: list[list[str]], starts_on: date, weeks: int) -> list[DemoSection]:
+def _sections(
+    random: Random, forms: list[list[str]], starts_on: date, weeks: int
+) -> tuple[list[DemoSection], int]:
+    """Four sections for each form, and how many teachers it takes to teach them."""
     sections: list[DemoSection] = []
     taught: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
     for form_at, form in enumerate(forms):
@@ -226,11 +224,12 @@ def _sections(random: Random, forms: list[list[str]], starts_on: date, weeks: in
             section.stays += _pupils_stays(random, form, starts_on, weeks, is_fixed=is_fixed)
             sections.append(section)
     sections[0].stays.append(Stay(person_id(Role.TEACHER, 2), EnrolmentRole.CO_TEACHER, starts_on))
-    for section in sections[9::12]:
-        helper = person_id(Role.TEACHER, 1 + section.number % 3)
+    teacher_count = max(4, *taught)
+    for section in sections[9::12]:  # teacher1 has one class alone, so that a newcomer finds it at once
+        helper = person_id(Role.TEACHER, 2 + section.number % (teacher_count - 1))
         if helper != section.teacher_id:
             section.stays.append(Stay(helper, EnrolmentRole.CO_TEACHER, starts_on))
-    return sections
+    return sections, teacher_count
 
 
 def _free_teacher(
