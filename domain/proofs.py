@@ -174,19 +174,19 @@ def _matching_step(
         step = int(parts[1][:15])
         return (
             step
-            if _same(given.split(".", 1)[1], _qr_token(secret, meeting_id, step).split(".", 1)[1])
+            if _same(f"{meeting_id}.{parts[1]}.{parts[2]}", _qr_token(secret, meeting_id, step))
             else None
         )
     digits = given.replace(" ", "").replace("-", "")
     if len(digits) != 6 or not (digits.isascii() and digits.isdigit()):
         return None
-    near = [_step(at, CODE_STEP_S) for at in moments]
+    near: list[int] = [_step(at, CODE_STEP_S) for at in moments]
     # own step, then the ones beside it; up to ten old ones only to be able to say "expired"
-    offsets = [0, -1, 1, *range(-2, -11, -1)]
-    for offset in offsets:
+    for offset in (0, -1, 1, *range(-2, -11, -1)):
         for base in near:
-            if _same(digits, _code(secret, base + offset)):
-                return base + offset
+            step = base + offset
+            if _same(digits, _code(secret, step)):
+                return step
     return None
 
 

@@ -93,6 +93,7 @@ class MeetingView:
     opened_by: str | None
     closed_at: datetime | None
     closed_by: str | None
+    closing_until: datetime | None
     is_register_taken: bool
     late_after_min: int
     cutoff_min: int | None
@@ -249,6 +250,7 @@ def read_meeting(conn: Connection, meeting_id: str, now: datetime) -> MeetingVie
         opened_by=row.opened_by,
         closed_at=row.closed_at,
         closed_by=row.closed_by,
+        closing_until=row.closed_at and row.closed_at + timedelta(seconds=policy.closing_grace_s),
         is_register_taken=taken is not None,
         late_after_min=late_after_min(row, policy),
         cutoff_min=policy.cutoff_min,
@@ -397,9 +399,9 @@ def _summaries(conn: Connection, rows: Sequence[Any], now: datetime) -> list[Mee
         ):
             counted.setdefault(meeting_id, {})[status] = count
         enrolled |= {
-            meeting_id: count
-            for meeting_id, count in conn.execute(
-                select(_MEETINGS.c.id, func.count(func.distinct(_ENROLMENTS.c.person_id)))
+            row.id: row.count_
+            for row in conn.execute(
+                select(_MEETINGS.c.id, func.count(func.distinct(_ENROLMENTS.c.person_id)).label("count_"))
                 .join(_ENROLMENTS, _ENROLMENTS.c.section_id == _MEETINGS.c.section_id)
                 .where(
                     _MEETINGS.c.id.in_(some),

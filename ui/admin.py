@@ -135,5 +135,5 @@ def _meeting_row(m: MeetingSummary, *, with_counts: bool) -> Markup:
             '<progress class="mr-bar" max="{}" value="{}" aria-hidden="true"></progress>'
         ).format(m.id, m.attended, m.enrolled, max(1, m.enrolled), m.attended)
     return Markup(
-        '<li data-testid="meeting-{}"><a href="/meetings/{}"><span class="mr-what"><b>{}</b><small>{}</small></span>{}</a></li>'
+        '<li data-testid="meeting-{}"><a href="/meeting/{}"><span class="mr-what"><b>{}</b><small>{}</small></span>{}</a></li>'
     ).format(m.id, m.id, m.section_title, where, counts)

@@ -300,7 +300,7 @@ class SectionPage:
             .props(f'data-testid="meeting-{m.id}" data-state="{m.state.value}"')
         ):
             with ui.element("span").classes("mr-what"):
-                ui.link(title, f"/meetings/{m.id}")
+                ui.link(title, f"/meeting/{m.id}")
                 note(" · ".join(part for part in (m.state.value.capitalize(), m.room) if part))
             if m.state in _CANCELLABLE:
                 button("Cancel", partial(self._ask_cancel, m, title), kind="quiet", label=f"Cancel {title}")

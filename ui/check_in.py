@@ -162,7 +162,7 @@ def _explain(visitor: LoginView, meeting: ScannedMeeting | None) -> Response:
             "You are logged in as staff, so there is nothing for you to record here."
         )
         target = (
-            {"href": f"/meetings/{meeting.id}", "text": "Open the meeting"}
+            {"href": f"/meeting/{meeting.id}", "text": "Open the meeting"}
             if meeting
             else {"href": "/", "text": "My classes"}
         )

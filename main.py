@@ -1,0 +1,224 @@
+"""Muster's one entry: settings -> store -> recorder -> hub -> jobs -> pages, and the command line.
+
+`python main.py --help` names the commands. This file only puts the parts together and takes them
+apart again, in order; what they do is theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import getpass
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from domain import people, school
+from domain.clock import SystemClock
+from domain.demo import DEMO_PASSWORD, RunningClass, ensure_today, seed
+from domain.muster import Muster
+from domain.settings import Settings, SettingsError, load_settings
+from domain.store import Store, StoreError, open_store
+from realtime.logs import configure_logging
+
+log = logging.getLogger("muster")
+
+#: What `make run` seeds on the first start: small enough to be there in seconds (docs/bench.md).
+FIRST_START = {"students": 240, "weeks": 4, "seed": 7}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. What goes wrong is said in one plain sentence."""
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.command(load_settings(), args) or 0)
+    except (SettingsError, StoreError, _Problem, people.InvalidInput) as problem:
+        print(f"muster: {problem}", file=sys.stderr)
+        return 1
+
+
+class _Problem(Exception):
+    """Something the person who started Muster can put right."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="main.py", description="Muster: live student attendance.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="start the server")
+    run.set_defaults(command=_run)
+
+    seed_ = commands.add_parser("seed", help="make the demo school in an empty database")
+    seed_.add_argument("--students", type=int, default=1000)
+    seed_.add_argument("--weeks", type=int, default=12)
+    seed_.add_argument("--seed", type=int, default=7)
+    seed_.set_defaults(command=_seed)
+
+    migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate.set_defaults(command=_migrate)
+
+    admin = commands.add_parser("create-admin", help="make an admin who can log in; asks for the password")
+    admin.add_argument("email")
+    admin.add_argument("--name", default="Admin")
+    admin.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    admin.set_defaults(command=_create_admin)
+    return parser
+
+
+def _migrate(settings: Settings, _args: argparse.Namespace) -> None:
+    with contextlib.closing(_prepared(settings)):
+        print("The database is up to date.")
+
+
+def _seed(settings: Settings, args: argparse.Namespace) -> None:
+    with contextlib.closing(_prepared(settings, found_school=False)) as store:
+        report = seed(
+            store, SystemClock(), students=args.students, weeks=args.weeks, seed=args.seed, progress=print
+        )
+        print(report)
+
+
+def _create_admin(settings: Settings, args: argparse.Namespace) -> None:
+    password = sys.stdin.readline().rstrip("\n") if args.password_stdin else getpass.getpass("Password: ")
+    with contextlib.closing(_prepared(settings)) as store:
+        store.write_now(
+            lambda conn: people.make_admin(
+                conn, email=args.email, name=args.name, password=password, now=SystemClock().now()
+            )
+        )
+    print(f"{args.email} can log in now.")
+
+
+def _prepared(settings: Settings, *, found_school: bool = True) -> Store:
+    """The store, migrated; with a school to fill, unless a demo school is about to be made."""
+    store = open_store(settings)
+    try:
+        store.migrate()
+        now = SystemClock().now()
+        if found_school and store.read_now(school.read_school) is None:
+            store.write_now(
+                lambda conn: school.make_school(conn, name="Our school", zone=school.local_zone(), now=now)
+            )
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _run(settings: Settings, _args: argparse.Namespace) -> int:
+    configure_logging(settings.log_format)
+    listener = _listen(settings)
+    store = _prepared(settings, found_school=not settings.is_demo)
+    with contextlib.closing(store), listener:
+        clock = SystemClock()
+        if settings.is_demo:
+            if store.read_now(school.read_school) is None:
+                print("First start: making the demo school …", flush=True)
+                seed(store, clock, **FIRST_START, progress=lambda text: print(f"  {text}", flush=True))
+            now = clock.now()
+            store.write_now(lambda conn: ensure_today(conn, now))
+        serve(Muster(settings, clock=clock, store=store), listener)
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, taken before anything slow is done. Raises _Problem when it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise _Problem(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            f"If another program uses the port, choose one with MUSTER_PORT=8081 make run"
+        ) from error
+    listener.listen(2048)
+    return listener
+
+
+def build(muster: Muster, *, greeting: str = "") -> FastAPI:
+    """Wire the parts of one process into the ASGI application; ``greeting`` is printed when it serves."""
+    from notifications.schedule import Jobs
+    from realtime.app import create_app
+    from realtime.bus import MemoryBus
+    from realtime.hub import Hub
+    from ui.app import install
+
+    bus = MemoryBus()
+    hub = Hub(bus)
+    muster.on_commit(bus.publish)
+    jobs = Jobs(muster)
+    running_class = RunningClass(muster) if muster.settings.is_demo else None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as started:
+            for part in (muster, jobs, running_class):
+                if part is not None:
+                    await part.start()
+                    started.push_async_callback(part.stop)
+            _tame_collector()
+            if greeting:
+                print(greeting, flush=True)
+            yield
+
+    app = create_app(muster, hub, lifespan=lifespan)
+    install(app, muster, hub)
+    return app
+
+
+def serve(muster: Muster, listener: socket.socket) -> None:
+    """Serve until told to stop. Blocks."""
+    host, port = listener.getsockname()[:2]
+    config = uvicorn.Config(
+        build(muster, greeting=_greeting(muster, host, port)),
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,  # halves the memory of a client and is quicker for small frames
+        ws_ping_interval=None,  # the pages' own pings find dead peers
+        timeout_graceful_shutdown=5,  # else a silent socket holds the process for ever
+        log_config=None,
+        access_log=False,
+        backlog=2048,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _greeting(muster: Muster, host: str, port: int) -> str:
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104  # compared, not bound
+    lines = ["", f"  Muster is running at {muster.settings.public_url or f'http://{shown}:{port}'}"]
+    if muster.settings.is_demo:
+        lines += [
+            "",
+            f"  Demo school: every password is {DEMO_PASSWORD}",
+            "    teacher1@demo.school   opens a class of 30 in two taps (teacher2 teaches it too)",
+            "    teacher3@demo.school   has a class running right now: watch the students arrive",
+            "    student1@demo.school   checks in with the code on the board (student1 to student30)",
+            "    guardian1@demo.school  sees student1's record",
+            "    admin@demo.school      sees everything: people, classes, import",
+        ]
+    else:
+        lines += ["  Make the first admin with: .venv/bin/python main.py create-admin you@example.org"]
+    return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
+
+
+def _tame_collector() -> None:
+    """Keep garbage collection out of the way of the live screens: a full pass with a thousand clients
+    stops the loop for most of a second. Frozen once, before any client is there; collected in quiet
+    time by a job."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000_000)
+    # The writer thread gives way to the event loop within a millisecond instead of five.
+    sys.setswitchinterval(0.001)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
