@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from domain import access, proofs
-from domain.access import Authority, Author
+from domain.access import Author, Authority
 from domain.events import Draft, meeting_topic
 from domain.ledger import MEETING_KINDS, Ledger, MeetingState, Submission
 from domain.model import AfterCutoff, Kind, Status, Via

@@ -60,10 +60,10 @@ class Event:
 def heads(conn: Connection, topics: Iterable[str]) -> dict[str, int]:
     """The last number given on each topic; a topic without events is at 0."""
     wanted = list(dict.fromkeys(topics))
-    found = {topic: 0 for topic in wanted}
+    found = dict.fromkeys(wanted, 0)
     if wanted:
         rows = conn.execute(select(_HEADS.c.topic, _HEADS.c.seq).where(_HEADS.c.topic.in_(wanted)))
-        found |= {topic: seq for topic, seq in rows}
+        found |= {row.topic: row.seq for row in rows}
     return found
 
 
@@ -120,4 +120,5 @@ def read_after(conn: Connection, topic: str, after: int, limit: int = 1000) -> l
 
 def epoch(conn: Connection) -> str:
     """The name of this log. It changes only when the database was restored: then old numbers mean nothing."""
-    return conn.execute(select(table(School).c.epoch)).scalar_one()
+    found: str = conn.execute(select(table(School).c.epoch)).scalar_one()
+    return found

@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, text, update
 
 from domain import events, ids
-from domain.access import NOBODY, Authority, Author, Standing
+from domain.access import NOBODY, Author, Authority, Standing
 from domain.events import Draft, Event, meeting_topic, student_topic
 from domain.model import (
     AfterCutoff,
@@ -84,7 +84,7 @@ class MeetingState:
     link_token: str | None
     cancelled_at: datetime | None
     policy: Policy
-    facts: MeetingFacts = MeetingFacts()
+    facts: MeetingFacts = field(default_factory=MeetingFacts)
     about: list[Entry] = field(default_factory=list)  # operations about the meeting itself
     on: dict[str, list[Entry]] = field(default_factory=dict)  # student -> operations
     resolved: dict[str, Resolved | None] = field(default_factory=dict)

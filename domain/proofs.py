@@ -182,7 +182,7 @@ def _matching_step(
         return None
     near: list[int] = [_step(at, CODE_STEP_S) for at in moments]
     # own step, then the ones beside it; up to ten old ones only to be able to say "expired"
-    for offset in (0, -1, 1, *range(-2, -11, -1)):
+    for offset in [0, -1, 1, *range(-2, -11, -1)]:
         for base in near:
             step = base + offset
             if _same(digits, _code(secret, step)):

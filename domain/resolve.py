@@ -282,9 +282,9 @@ def _rival(standing: Entry, status: Status, active: Sequence[Entry], timing: Tim
             entry.kind is Kind.MARK
             and entry.authority is standing.authority
             and not has_seen(entry, standing)
+            and (judged(entry, timing) != judged(standing, timing) or entry.code != standing.code)
         ):
-            if judged(entry, timing) != judged(standing, timing) or entry.code != standing.code:
-                return entry
+            return entry
     return None
 
 

@@ -64,12 +64,35 @@ class AClass:
 def a_school(conn: Connection, *, zone: str = ZONE, is_demo: bool = False) -> None:
     """The school, if there is none yet."""
     if conn.execute(table(School).select()).first() is None:
-        conn.execute(insert(School), [School(name="Test School", zone=zone, epoch=new_id(), is_demo=is_demo, created_at=NOW).model_dump()])
+        conn.execute(
+            insert(School),
+            [
+                School(
+                    name="Test School", zone=zone, epoch=new_id(), is_demo=is_demo, created_at=NOW
+                ).model_dump()
+            ],
+        )
 
 
-def a_person(conn: Connection, role: Role = Role.STUDENT, *, name: str = "Ada", family_name: str = "Test", email: str | None = None, **values: Any) -> str:
+def a_person(
+    conn: Connection,
+    role: Role = Role.STUDENT,
+    *,
+    name: str = "Ada",
+    family_name: str = "Test",
+    email: str | None = None,
+    **values: Any,
+) -> str:
     """A person; returns the id."""
-    person = Person(id=new_id(), role=role, given_name=name, family_name=family_name, email=email, created_at=NOW, **values)
+    person = Person(
+        id=new_id(),
+        role=role,
+        given_name=name,
+        family_name=family_name,
+        email=email,
+        created_at=NOW,
+        **values,
+    )
     conn.execute(insert(Person), [person.model_dump()])
     return person.id
 
@@ -91,12 +114,21 @@ def an_enrolment(
     ends_at: datetime | None = None,
 ) -> str:
     """A person in a section; returns the id."""
-    enrolment = Enrolment(id=new_id(), section_id=section_id, person_id=person_id, role=role, begins_at=begins_at, ends_at=ends_at)
+    enrolment = Enrolment(
+        id=new_id(),
+        section_id=section_id,
+        person_id=person_id,
+        role=role,
+        begins_at=begins_at,
+        ends_at=ends_at,
+    )
     conn.execute(insert(Enrolment), [enrolment.model_dump()])
     return enrolment.id
 
 
-def a_meeting(conn: Connection, section_id: str, *, start: datetime = NOW, minutes: int = 50, **values: Any) -> Meeting:
+def a_meeting(
+    conn: Connection, section_id: str, *, start: datetime = NOW, minutes: int = 50, **values: Any
+) -> Meeting:
     """A scheduled meeting."""
     meeting = Meeting(
         id=new_id(),
@@ -114,7 +146,13 @@ def a_meeting(conn: Connection, section_id: str, *, start: datetime = NOW, minut
 
 def a_policy(conn: Connection, **values: Any) -> str:
     """A school-wide policy, valid for ever unless said; returns the id."""
-    policy = Policy(**({"id": new_id(), "version": 1, "valid_from": NOW - timedelta(days=365), "created_at": NOW} | values))
+    fields: dict[str, Any] = {
+        "id": new_id(),
+        "version": 1,
+        "valid_from": NOW - timedelta(days=365),
+        "created_at": NOW,
+    }
+    policy = Policy(**(fields | values))
     conn.execute(insert(Policy), [policy.model_dump()])
     return policy.id
 
@@ -131,7 +169,9 @@ def make_class(conn: Connection, *, students: int = 3, start: datetime = NOW, co
         an_enrolment(conn, section_id, pupil)
     guardian = a_person(conn, Role.GUARDIAN, name="Guardian")
     if pupils:
-        conn.execute(insert(Guardianship), [Guardianship(guardian_id=guardian, student_id=pupils[0]).model_dump()])
+        conn.execute(
+            insert(Guardianship), [Guardianship(guardian_id=guardian, student_id=pupils[0]).model_dump()]
+        )
     meeting = a_meeting(conn, section_id, start=start)
     return AClass(
         section_id=section_id,

@@ -36,7 +36,7 @@ SQLITE_TRIGGERS = [
     *(
         f"""CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}
             WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)
-            BEGIN SELECT RAISE(ABORT, '{table} are append-only: this id exists'); END"""  # noqa: S608
+            BEGIN SELECT RAISE(ABORT, '{table} are append-only: this id exists'); END"""
         for table in ("operations", "events")
     ),
     """CREATE TRIGGER events_gapless BEFORE INSERT ON events

@@ -23,9 +23,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_kill_minus_nine_in_the_middle_of_a_thousand_check_ins(store: Store, settings: Settings) -> None:
     klass = a_class(store, students=1000)
-    work = [(klass.teacher.person_id, operations.make("open_meeting", meeting_id=klass.meeting_id, captured_at=NOW))]
+    work = [
+        (
+            klass.teacher.person_id,
+            operations.make("open_meeting", meeting_id=klass.meeting_id, captured_at=NOW),
+        )
+    ]
     work += [
-        (student, operations.make("check_in", meeting_id=klass.meeting_id, via="qr", proof=klass.qr(NOW), captured_at=NOW))
+        (
+            student,
+            operations.make(
+                "check_in", meeting_id=klass.meeting_id, via="qr", proof=klass.qr(NOW), captured_at=NOW
+            ),
+        )
         for student in klass.students
     ]
     store.close()
@@ -35,11 +45,15 @@ def test_kill_minus_nine_in_the_middle_of_a_thousand_check_ins(store: Store, set
 
     reopened = open_store(settings)
     reopened.migrate()
-    kept, topics = reopened.read_now(lambda conn: (conn.execute(select(table(OperationRow))).all(), _told(conn, klass.meeting_id)))
+    kept, topics = reopened.read_now(
+        lambda conn: (conn.execute(select(table(OperationRow))).all(), _told(conn, klass.meeting_id))
+    )
     ids = [row.id for row in kept]
     assert len(acknowledged) >= 300
     assert acknowledged <= set(ids) and len(ids) == len(set(ids)) < 1001
-    assert topics == [row.id for row in sorted(kept, key=lambda row: row.seq)]  # each told once, in order, no gap
+    assert topics == [
+        row.id for row in sorted(kept, key=lambda row: row.seq)
+    ]  # each told once, in order, no gap
     students = {row.student_id for row in kept if row.student_id}
     assert _recorded(reopened) == students  # none half: each operation has its record …
     for student in students:  # … and its line on the student's own topic
@@ -56,8 +70,11 @@ def test_kill_minus_nine_in_the_middle_of_a_thousand_check_ins(store: Store, set
 
 def _run_and_kill(folder: Path, *, after: int) -> set[str]:
     """Start the writer, kill it when it has acknowledged that many, return every id it acknowledged."""
-    writer = subprocess.Popen(  # noqa: S603  # our own script
-        [sys.executable, "-m", "tests.domain.crash_writer", str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    writer = subprocess.Popen(  # our own script
+        [sys.executable, "-m", "tests.domain.crash_writer", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert writer.stdout is not None
     lines = [writer.stdout.readline() for _ in range(after)]
@@ -73,4 +90,6 @@ def _told(conn: object, meeting_id: str) -> list[str | None]:
 
 
 def _recorded(store: Store) -> set[str]:
-    return {row.student_id for row in store.read_now(lambda conn: conn.execute(select(table(RecordRow))).all())}
+    return {
+        row.student_id for row in store.read_now(lambda conn: conn.execute(select(table(RecordRow))).all())
+    }

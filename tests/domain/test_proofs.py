@@ -23,7 +23,15 @@ def after(seconds: float) -> Any:
     return NOW + timedelta(seconds=seconds)
 
 
-def judged(proof: str | None, *, captured: float = 0, received: float | None = None, via: Via = Via.QR, known: bool = True, link: str | None = "let-me-in") -> Judgement:
+def judged(
+    proof: str | None,
+    *,
+    captured: float = 0,
+    received: float | None = None,
+    via: Via = Via.QR,
+    known: bool = True,
+    link: str | None = "let-me-in",
+) -> Judgement:
     return proofs.judge(
         via=via,
         proof=proof,
@@ -117,8 +125,16 @@ def test_what_is_shown_is_what_is_taken() -> None:
     assert shown.expires_at == after(15)
 
 
-@given(st.text(max_size=60), st.sampled_from(list(Via)), st.integers(-5000, 5000), st.integers(0, 5000), st.booleans())
-def test_no_text_is_ever_a_proof_by_luck_nor_an_error(text: str, via: Via, captured: int, delay: int, known: bool) -> None:
+@given(
+    st.text(max_size=60),
+    st.sampled_from(list(Via)),
+    st.integers(-5000, 5000),
+    st.integers(0, 5000),
+    st.booleans(),
+)
+def test_no_text_is_ever_a_proof_by_luck_nor_an_error(
+    text: str, via: Via, captured: int, delay: int, known: bool
+) -> None:
     judgement = judged(text, via=via, captured=captured, received=captured + delay, known=known)
 
     if via is Via.QR:

@@ -27,14 +27,14 @@ def a_check_in(id: str = "c1", minutes: float = 1, *, proven: bool = True, **val
     authority = Authority.PROVEN if proven else Authority.UNPROVEN
     return Entry(
         id=id, kind=Kind.CHECK_IN, authority=authority, effective_at=at(minutes),
-        **({"author_id": STUDENT, "student_id": STUDENT, "via": Via.QR, "seq": 1} | values),
+        **(dict[str, Any](author_id=STUDENT, student_id=STUDENT, via=Via.QR, seq=1) | values),
     )  # fmt: skip
 
 
 def a_mark(id: str, minutes: float, status: Status, by: str = "t1", **values: Any) -> Entry:
     return Entry(
         id=id, kind=Kind.MARK, effective_at=at(minutes), status=status,
-        **({"authority": Authority.STAFF, "author_id": by, "student_id": STUDENT, "code": status[0].upper(), "seq": 2} | values),
+        **(dict[str, Any](authority=Authority.STAFF, author_id=by, student_id=STUDENT, code=status[0].upper(), seq=2) | values),
     )  # fmt: skip
 
 
@@ -64,9 +64,16 @@ def test_nothing_said_is_unmarked_and_no_row() -> None:
 
 @pytest.mark.parametrize(
     ("milliseconds", "status", "minutes"),
-    [(0, Status.PRESENT, None), (300_000, Status.PRESENT, None), (300_001, Status.LATE, 6), (600_000, Status.LATE, 10)],
+    [
+        (0, Status.PRESENT, None),
+        (300_000, Status.PRESENT, None),
+        (300_001, Status.LATE, 6),
+        (600_000, Status.LATE, 10),
+    ],
 )
-def test_the_grace_is_inclusive_and_lateness_is_rounded_up(milliseconds: int, status: Status, minutes: int | None) -> None:
+def test_the_grace_is_inclusive_and_lateness_is_rounded_up(
+    milliseconds: int, status: Status, minutes: int | None
+) -> None:
     record = folded(replace(a_check_in(), effective_at=NOW + timedelta(milliseconds=milliseconds)))
 
     assert (record.status, record.minutes_late) == (status, minutes)
@@ -74,7 +81,10 @@ def test_the_grace_is_inclusive_and_lateness_is_rounded_up(milliseconds: int, st
 
 def test_after_the_cutoff_a_check_in_is_absent_when_the_policy_says_so() -> None:
     assert folded(a_check_in(minutes=31)).status is Status.ABSENT
-    assert folded(a_check_in(minutes=31), timing=replace(TIMING, after_cutoff=AfterCutoff.REFUSE)).status is Status.LATE
+    assert (
+        folded(a_check_in(minutes=31), timing=replace(TIMING, after_cutoff=AfterCutoff.REFUSE)).status
+        is Status.LATE
+    )
     assert folded(a_check_in(minutes=31), timing=replace(TIMING, cutoff_min=None)).status is Status.LATE
 
 
@@ -113,7 +123,9 @@ def test_a_check_in_captured_before_the_close_wins_over_the_automatic_absence_wh
 
 
 def test_reopening_takes_the_automatic_absence_back_until_the_next_close() -> None:
-    reopen = Entry(id="r", kind=Kind.REOPEN_MEETING, authority=Authority.STAFF, effective_at=at(51), author_id="t1")
+    reopen = Entry(
+        id="r", kind=Kind.REOPEN_MEETING, authority=Authority.STAFF, effective_at=at(51), author_id="t1"
+    )
 
     assert resolve(STUDENT, [a_close(), reopen], TIMING) is None
     assert folded(a_close(), reopen, a_close("again", 60)).status is Status.ABSENT
@@ -152,13 +164,17 @@ def test_a_mark_that_has_seen_the_check_in_settles_it() -> None:
 
 
 def test_two_staff_who_had_not_seen_each_other_leave_the_later_mark_contested() -> None:
-    record = folded(a_mark("m1", 1, Status.ABSENT, by="t1"), a_mark("m2", 2, Status.LATE, by="t2", minutes_late=4))
+    record = folded(
+        a_mark("m1", 1, Status.ABSENT, by="t1"), a_mark("m2", 2, Status.LATE, by="t2", minutes_late=4)
+    )
 
     assert (record.status, record.minutes_late, record.is_contested) == (Status.LATE, 4, True)
 
 
 def test_two_staff_who_agree_contest_nothing() -> None:
-    assert not folded(a_mark("m1", 1, Status.ABSENT, by="t1"), a_mark("m2", 2, Status.ABSENT, by="t2")).is_contested
+    assert not folded(
+        a_mark("m1", 1, Status.ABSENT, by="t1"), a_mark("m2", 2, Status.ABSENT, by="t2")
+    ).is_contested
 
 
 def test_a_mark_that_has_seen_both_settles_them() -> None:
@@ -175,13 +191,20 @@ def test_a_revert_gives_back_what_was_before_and_can_itself_be_reverted() -> Non
 
 
 def test_undo_leaves_a_row_that_a_colleague_has_changed_since() -> None:
-    record = folded(a_mark("m1", 1, Status.PRESENT), a_mark("m2", 2, Status.EXCUSED, by="t2", seen_seq=9), a_revert("r1", 3, of="m1"))
+    record = folded(
+        a_mark("m1", 1, Status.PRESENT),
+        a_mark("m2", 2, Status.EXCUSED, by="t2", seen_seq=9),
+        a_revert("r1", 3, of="m1"),
+    )
 
     assert record.status is Status.EXCUSED
 
 
 def test_a_chain_of_reverts_that_bites_its_own_tail_still_gives_a_record() -> None:
-    assert resolve(STUDENT, [a_revert("r1", 1, of="r2"), a_revert("r2", 2, of="r1"), a_check_in()], TIMING) is not None
+    assert (
+        resolve(STUDENT, [a_revert("r1", 1, of="r2"), a_revert("r2", 2, of="r1"), a_check_in()], TIMING)
+        is not None
+    )
 
 
 def test_no_device_goes_back_behind_its_own_earlier_operation() -> None:
@@ -204,7 +227,14 @@ def test_a_meeting_is_open_from_its_first_opening_to_its_first_close() -> None:
 
 
 def test_a_close_that_is_taken_back_leaves_the_meeting_open() -> None:
-    undo = Entry(id="u", kind=Kind.REVERT, authority=Authority.STAFF, effective_at=at(51), author_id="t1", reverts="close")
+    undo = Entry(
+        id="u",
+        kind=Kind.REVERT,
+        authority=Authority.STAFF,
+        effective_at=at(51),
+        author_id="t1",
+        reverts="close",
+    )
 
     facts = resolve_meeting([a_close(), undo])
 
@@ -224,7 +254,12 @@ _devices = st.sampled_from([(None, None), ("d1", 1), ("d1", 2), ("d2", 1), ("d2"
 
 @st.composite
 def _entries(draw: st.DrawFn) -> Entry:
-    identifier, kind = draw(_ids), draw(st.sampled_from([Kind.CHECK_IN, Kind.MARK, Kind.REVERT, Kind.CLOSE_MEETING, Kind.REOPEN_MEETING]))
+    identifier, kind = (
+        draw(_ids),
+        draw(
+            st.sampled_from([Kind.CHECK_IN, Kind.MARK, Kind.REVERT, Kind.CLOSE_MEETING, Kind.REOPEN_MEETING])
+        ),
+    )
     device_id, device_seq = draw(_devices)
     common: dict[str, Any] = {
         "id": identifier, "kind": kind, "effective_at": draw(_moments), "seq": int(identifier[2:]),
@@ -236,7 +271,13 @@ def _entries(draw: st.DrawFn) -> Entry:
     author = draw(st.sampled_from(["t1", "t2", "admin"]))
     authority = Authority.ADMIN if author == "admin" else Authority.STAFF
     if kind is Kind.MARK:
-        return Entry(**common, authority=authority, author_id=author, student_id=STUDENT, status=draw(st.sampled_from(list(Status))))
+        return Entry(
+            **common,
+            authority=authority,
+            author_id=author,
+            student_id=STUDENT,
+            status=draw(st.sampled_from(list(Status))),
+        )
     if kind is Kind.REVERT:
         return Entry(**common, authority=authority, author_id=author, student_id=STUDENT, reverts=draw(_ids))
     return Entry(**common, authority=authority, author_id=author, is_final=True, roster=frozenset({STUDENT}))
