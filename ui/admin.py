@@ -100,7 +100,7 @@ class OverviewPage:
         figures = (
             (str(len(self._of(_RUNNING))), "running now"),
             (f"{taken} of {takes_place}", "registers taken today"),
-            (f"{here} of {expected}", "check-ins in running and taken meetings"),
+            (f"{here} of {expected}", "students here so far"),
         )
         items = Markup("").join(
             Markup("<li><strong>{}</strong><span>{}</span></li>").format(*f) for f in figures

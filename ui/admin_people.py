@@ -175,11 +175,14 @@ class PersonPage:
             heading(person.name, over="People")
             if not person.is_active:
                 ui.label("This person has no access at the moment.").classes("mp-banner")
-            self._facts(person)
-            self._password(person)
-            self._enrolments(enrolments, now)
-            self._family(person, related)
-            self._access(person)
+            with ui.element("div").classes("mp-two"):
+                with ui.element("div").classes("mp-stack"):
+                    self._facts(person)
+                    self._password(person)
+                with ui.element("div").classes("mp-stack"):
+                    self._enrolments(enrolments, now)
+                    self._family(person, related)
+                    self._access(person)
 
     def _facts(self, person: PersonView) -> None:
         with card("Name and role"):

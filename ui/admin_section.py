@@ -80,11 +80,13 @@ class SectionPage:
                 return
             self._zone = found.section.zone
             heading(found.section.title, over=f"Classes · {found.section.code}")
-            self._facts(found.section)
-            self._staff([e for e in found.enrolled if e.role in STAFF_ROLES], now)
-            self._students([e for e in found.enrolled if e.role is EnrolmentRole.STUDENT], now)
-            self._timetable(found.series, now)
-            self._meetings(found.meetings)
+            with ui.element("div").classes("mp-two"):
+                with ui.element("div").classes("mp-stack"):
+                    self._facts(found.section)
+                    self._staff([e for e in found.enrolled if e.role in STAFF_ROLES], now)
+                    self._timetable(found.series, now)
+                    self._meetings(found.meetings)
+                self._students([e for e in found.enrolled if e.role is EnrolmentRole.STUDENT], now)
 
     def _read(self, conn: Connection, now: datetime) -> _Everything | None:
         require_admin(conn, self._login.author, now)
