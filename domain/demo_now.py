@@ -112,7 +112,7 @@ def _told(
 
 # -- teacher3's class -------------------------------------------------------------------------
 
-BELL_AFTER = timedelta(minutes=3)  # the class is opened this long before it begins
+BELL_AFTER = timedelta(seconds=150)  # the class is opened this long before it begins
 RUNS = timedelta(minutes=25)
 AT_MOST = timedelta(minutes=30)
 LINGERS = timedelta(minutes=1)  # after the last arrival, before the register is closed
@@ -124,7 +124,7 @@ RETRY_S = 60.0
 #: Refusals that say that the meeting is no longer the play's.
 _OVER = frozenset({"meeting_closed", "meeting_cancelled", "meeting_locked", "not_open"})
 #: Arrivals are log-normal, 70 % of them before the bell: exp(mu + 0.5244 sigma) is the bell.
-_SIGMA = 0.8
+_SIGMA = 1.0
 _MU = math.log(BELL_AFTER.total_seconds()) - 0.5244 * _SIGMA
 
 
