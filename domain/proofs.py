@@ -184,9 +184,9 @@ def _matching_step(
     # own step, then the ones beside it; up to ten old ones only to be able to say "expired"
     for offset in [0, -1, 1, *range(-2, -11, -1)]:
         for base in near:
-            step = base + offset
-            if _same(digits, _code(secret, step)):
-                return step
+            candidate: int = base + offset
+            if _same(digits, _code(secret, candidate)):
+                return candidate
     return None
 
 

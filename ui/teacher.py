@@ -90,9 +90,14 @@ class TeacherPage:
                         .props('outlined options-dense data-testid="extra-section"')
                         .classes("t-select")
                     )
-                    ui.button("Open now", on_click=self._open_extra).props(
-                        'outline no-caps data-testid="open-extra"'
-                    ).classes("mp-button")
+                    extra = (
+                        ui.element("button")
+                        .props('type="button" data-testid="open-extra"')
+                        .classes("m-quiet")
+                    )
+                    extra.on("click", self._open_extra)
+                    with extra:
+                        ui.html("Open now", tag="span", sanitize=False)
 
     # -- reading and showing
 
@@ -151,10 +156,11 @@ class TeacherPage:
                     state = ui.label("").classes("r-state")
                     counts = ui.label("").classes("m-soft m-small m-num")
             with ui.element("div").classes("t-do"):
-                opened = ui.button("Open", on_click=lambda: self._open(m.id)).props(
-                    'unelevated no-caps data-testid="open-meeting"'
-                )
-                opened.classes("t-open")
+                opened = ui.element("button").props('type="button" data-testid="open-meeting"')
+                opened.classes("m-primary t-open" if is_first else "m-quiet t-open")
+                opened.on("click", lambda: self._open(m.id))
+                with opened:
+                    ui.html("Open", tag="span", sanitize=False)
                 go = ui.html(
                     f'<a class="m-quiet" href="/meeting/{m.id}" data-testid="go-{m.id}">Register</a>',
                     sanitize=False,

@@ -47,7 +47,7 @@ class CodesPanel(ui.element, component="codes.js"):
 def shaped(codes: Codes, *, now_ms: int, host: str) -> dict[str, Any]:
     """Codes as the component takes them; ``host`` is what people type into a browser."""
     qr = segno.make(codes.qr_url, error="m", micro=False)
-    svg = qr.svg_inline(scale=1, border=4, dark="#000", light="#fff", omitsize=True)
+    svg = qr.svg_inline(scale=1, border=2, dark="#000", light="#fff", omitsize=True)
     return {
         "svg": svg,
         "url": codes.qr_url,
