@@ -14,9 +14,9 @@ from typing import Any
 from domain import access, proofs
 from domain.access import Author, Authority
 from domain.events import Draft, meeting_topic
-from domain.ledger import MEETING_KINDS, Ledger, MeetingState, Submission
-from domain.model import AfterCutoff, Kind, Status, Via
-from domain.model import MeetingState as State
+from domain.known import MEETING_KINDS, MeetingCase, Submission
+from domain.ledger import Ledger
+from domain.model import AfterCutoff, Kind, MeetingState, Status, Via
 from domain.operations import InvalidOperation, Operation
 from domain.outcomes import Outcome, Verdict, record_data, rejected
 from domain.policies import opens_at, state_of
@@ -91,7 +91,7 @@ def _repeated(ledger: Ledger, operation: Operation, author: Author) -> Outcome |
 
 
 def _told(
-    ledger: Ledger, meeting: MeetingState, entry: Entry, verdict: Verdict, code: str | None = None
+    ledger: Ledger, meeting: MeetingCase, entry: Entry, verdict: Verdict, code: str | None = None
 ) -> Outcome:
     record: dict[str, Any] | None = None
     is_contested = False
@@ -130,7 +130,7 @@ def _open_meeting(ledger: Ledger, s: Submission, operation: Operation, _throttle
     return _told(ledger, meeting, entry, Verdict.ACCEPTED)
 
 
-def _new_meeting(ledger: Ledger, s: Submission, operation: Operation, at: datetime) -> MeetingState:
+def _new_meeting(ledger: Ledger, s: Submission, operation: Operation, at: datetime) -> MeetingCase:
     section_id = operation.section_id
     if section_id is None:
         raise _Refused(
@@ -233,7 +233,7 @@ def _check_in(ledger: Ledger, s: Submission, operation: Operation, throttle: Thr
         raise _Refused("forbidden", hint="A check-in is the student's own. Staff mark a student instead.")
     _spare(throttle, s, student_id)
     meetings = _meetings_meant(ledger, s, operation, student_id)
-    last: tuple[MeetingState, proofs.Judgement] | None = None
+    last: tuple[MeetingCase, proofs.Judgement] | None = None
     for meeting in meetings:
         judgement = _judge(meeting, operation, s.received_at)
         if judgement.verdict in (proofs.Verdict.VERIFIED, proofs.Verdict.UNVERIFIED):
@@ -254,7 +254,7 @@ def _check_in(ledger: Ledger, s: Submission, operation: Operation, throttle: Thr
 
 def _meetings_meant(
     ledger: Ledger, s: Submission, operation: Operation, student_id: str
-) -> list[MeetingState]:
+) -> list[MeetingCase]:
     """The meetings a check-in can be of: the one it names, or for a code alone the student's own open ones."""
     at, _is_skewed = _effective(operation, s.received_at)
     if operation.meeting_id is None:
@@ -282,7 +282,7 @@ def _meetings_meant(
     return [meeting]
 
 
-def _judge(meeting: MeetingState, operation: Operation, received_at: datetime) -> proofs.Judgement:
+def _judge(meeting: MeetingCase, operation: Operation, received_at: datetime) -> proofs.Judgement:
     assert operation.via is not None
     return proofs.judge(
         via=operation.via,
@@ -300,7 +300,7 @@ def _take_check_in(
     ledger: Ledger,
     s: Submission,
     operation: Operation,
-    meeting: MeetingState,
+    meeting: MeetingCase,
     student_id: str,
     judgement: proofs.Judgement,
 ) -> Outcome:
@@ -315,7 +315,7 @@ def _take_check_in(
             )  # somebody showed it: the opening is on its way from the teacher's device
         raise _Refused("not_open")
     state = state_of(meeting, meeting.policy, ledger.now)
-    if state is State.LOCKED:
+    if state is MeetingState.LOCKED:
         raise _Refused("meeting_locked", hint="This register is locked. If you were there, tell the teacher.")
     grace = timedelta(seconds=meeting.policy.closing_grace_s)
     if meeting.closed_at is not None and at > meeting.closed_at + grace:
@@ -361,7 +361,7 @@ def _charge(throttle: Throttle | None, s: Submission, student_id: str) -> None:
 
 
 def _tell_failure(
-    ledger: Ledger, meeting: MeetingState, s: Submission, student_id: str, code: str, via: Via | None
+    ledger: Ledger, meeting: MeetingCase, s: Submission, student_id: str, code: str, via: Via | None
 ) -> None:
     data = {
         "meeting_id": meeting.id,
@@ -375,7 +375,7 @@ def _tell_failure(
 # -- common -----------------------------------------------------------------------------------
 
 
-def _meeting_for_staff(ledger: Ledger, s: Submission, operation: Operation) -> tuple[MeetingState, Authority]:
+def _meeting_for_staff(ledger: Ledger, s: Submission, operation: Operation) -> tuple[MeetingCase, Authority]:
     """The meeting, and the authority of an author who may act on it now."""
     assert operation.meeting_id is not None
     meeting = ledger.meetings.get(operation.meeting_id)
@@ -386,7 +386,7 @@ def _meeting_for_staff(ledger: Ledger, s: Submission, operation: Operation) -> t
     authority = _authority(ledger, s, operation.kind, meeting.section_id)
     if meeting.cancelled_at is not None:
         raise _Refused("meeting_cancelled")
-    is_locked = state_of(meeting, meeting.policy, ledger.now) is State.LOCKED
+    is_locked = state_of(meeting, meeting.policy, ledger.now) is MeetingState.LOCKED
     if is_locked and (authority < Authority.ADMIN or operation.kind in MEETING_KINDS - {Kind.REOPEN_MEETING}):
         raise _Refused("meeting_locked")
     return meeting, authority

@@ -88,7 +88,7 @@ def seed(
         sections=len(plan.sections),
         meetings=written.meetings,
         operations=written.operations,
-        figures=demo_model.figures(term),
+        figures=written.figures,
     )
 
 

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, insert, select, update
 
 from domain import events, proofs
 from domain.access import Author
-from domain.clock import format_instant
-from domain.demo_school import FIRST_SECTION, RUNNING_SECTION, person_id
+from domain.clock import day_bounds, format_instant, local_date
+from domain.demo_school import FIRST_SECTION, RUNNING_SECTION, ZONE, person_id
 from domain.events import Draft, Event
 from domain.ids import derived_id
 from domain.model import Enrolment, EnrolmentRole, Kind, Meeting, Person, RecordRow, Role, Section, Via, table
@@ -46,8 +46,8 @@ def ensure_today(conn: Connection, now: datetime) -> list[Event]:
     """See to it that teacher1's section has a meeting around now that can be opened and checked into.
 
     One that was laid out here and never opened is moved to now; otherwise one is added. Changes
-    nothing while there is a comfortable one, or where there is no demo school. Returns what was
-    appended to the log.
+    nothing while there is a comfortable one of today, or where there is no demo school. Returns what
+    was appended to the log.
     """
     section = conn.execute(
         select(_SECTIONS).where(_SECTIONS.c.id == FIRST_SECTION, _SECTIONS.c.is_active)
@@ -61,7 +61,10 @@ def ensure_today(conn: Connection, now: datetime) -> list[Event]:
     )
     waiting = [Meeting(**row) for row in conn.execute(query).mappings()]
     policies = load_policies(conn, [FIRST_SECTION])
+    today = local_date(now, section.zone)
     for meeting in waiting:
+        if local_date(meeting.scheduled_start, section.zone) != today:
+            continue  # just after midnight: lists of today would not have it
         policy = policy_at(policies, FIRST_SECTION, meeting.scheduled_start)
         grace = timedelta(minutes=late_after_min(meeting, policy))
         # a grace shorter than the comfort gives at least the minute in which the meeting begins
@@ -194,7 +197,8 @@ class RunningClass:
         now = self._muster.clock.now()
         if self._ensure_at is None or now >= self._ensure_at:
             self._muster.tell(await self._muster.store.write(lambda conn: ensure_today(conn, now)))
-            self._ensure_at = now + ENSURE_EVERY
+            midnight = day_bounds(local_date(now, ZONE), ZONE)[1]
+            self._ensure_at = min(now + ENSURE_EVERY, midnight)
         if self._open is None:
             await self._resume_or_open(now)
         while self._open is not None and self._arrivals and self._arrivals[0].at <= now:

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from domain import demo_school, proofs
+from domain import demo_model, demo_school, proofs
 from domain.access import SYSTEM, Author
 from domain.clock import local_instant, to_millisecond
-from domain.demo_model import Held, Turn
+from domain.demo_model import Figures, Held, Turn
 from domain.demo_school import ZONE
 from domain.ids import derived_id
 from domain.model import EnrolmentRole, Kind, Meeting, Status, Via, table
@@ -71,6 +71,7 @@ class Written:
 
     meetings: int  # held, registers opened
     operations: int
+    figures: Figures
 
 
 def write_term(
@@ -91,7 +92,8 @@ def write_term(
             told_week = week
         for at in range(0, len(said), BATCH):
             count += _write(store, random, said[at : at + BATCH])
-    return Written(sum(1 for past in pasts if past.held.is_opened), count)
+    held = [past.held for past in pasts if past.held.is_opened]
+    return Written(len(held), count, demo_model.figures(held))
 
 
 def _write(store: Store, random: Random, batch: list[_Said]) -> int:

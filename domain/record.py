@@ -21,7 +21,8 @@ from domain.access import Author
 from domain.clock import Clock
 from domain.decide import decide
 from domain.events import Event
-from domain.ledger import Ledger, Submission
+from domain.known import Submission
+from domain.ledger import Ledger
 from domain.operations import InvalidOperation, Operation
 from domain.outcomes import Outcome, Verdict, rejected
 from domain.store import Store

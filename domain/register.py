@@ -1,25 +1,27 @@
 """What is read of a meeting: its facts, its roster with every record, and the seq it is true at.
 
+Lists of meetings and a student's own record are read in meeting_lists.py and student_record.py.
+
 Each function is one consistent snapshot of the transaction it is given; views add the events after
 ``seq`` to it. Whether the asker may see it is asked of access.py before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, or_, select
 
 from domain import events
-from domain.clock import day_bounds
 from domain.events import meeting_topic
+from domain.meeting_lists import MeetingSummary as MeetingSummary
+from domain.meeting_lists import meetings_between as meetings_between
+from domain.meeting_lists import meetings_on as meetings_on
 from domain.model import (
-    AttendanceCode,
-    CountsAs,
     Enrolment,
     EnrolmentRole,
     Kind,
@@ -27,21 +29,21 @@ from domain.model import (
     MeetingState,
     OperationRow,
     Person,
-    Policy,
     RecordRow,
     RegisterTaken,
     Section,
     table,
 )
 from domain.policies import late_after_min, load_policies, opens_at, policy_at, state_of
+from domain.standings import running
+from domain.student_record import Rate as Rate
+from domain.student_record import StudentMeeting as StudentMeeting
+from domain.student_record import attendance_codes as attendance_codes
+from domain.student_record import rate_of as rate_of
+from domain.student_record import record_of_student as record_of_student
 
 _MEETINGS, _SECTIONS, _ENROLMENTS, _PEOPLE = table(Meeting), table(Section), table(Enrolment), table(Person)
-_RECORDS, _OPERATIONS, _TAKEN, _CODES = (
-    table(RecordRow),
-    table(OperationRow),
-    table(RegisterTaken),
-    table(AttendanceCode),
-)
+_RECORDS, _OPERATIONS, _TAKEN = table(RecordRow), table(OperationRow), table(RegisterTaken)
 
 STAFF_ROLES = (EnrolmentRole.TEACHER, EnrolmentRole.CO_TEACHER, EnrolmentRole.SUBSTITUTE)
 
@@ -107,26 +109,6 @@ class MeetingView:
 
 
 @dataclass(frozen=True, slots=True)
-class MeetingSummary:
-    """One line of a list of meetings. ``attended`` counts present, late, remote and left early."""
-
-    id: str
-    section_id: str
-    section_code: str
-    section_title: str
-    room: str
-    zone: str
-    scheduled_start: datetime
-    scheduled_end: datetime
-    state: MeetingState
-    is_register_taken: bool
-    enrolled: int
-    attended: int
-    absent: int
-    unmarked: int
-
-
-@dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One operation of a record's history, in the order in which it counts."""
 
@@ -143,42 +125,6 @@ class HistoryEntry:
     reverts: str | None
     is_reverted: bool
     details: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class StudentMeeting:
-    """One meeting in a student's own record."""
-
-    meeting_id: str
-    section_id: str
-    section_code: str
-    section_title: str
-    room: str
-    zone: str
-    scheduled_start: datetime
-    scheduled_end: datetime
-    state: MeetingState
-    status: str | None
-    code: str | None
-    minutes_late: int | None
-    source: str
-    contested: bool
-    unverified: bool
-    counts_as: str | None  # attended | absent | excluded; None while unmarked
-    effective_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Attendance over the meetings that count: possible = attended + absent; excluded codes are left out."""
-
-    attended: int
-    possible: int
-
-    @property
-    def value(self) -> float | None:
-        """Attended over possible; None when nothing counts yet."""
-        return self.attended / self.possible if self.possible else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +162,7 @@ def is_on_roster(conn: Connection, meeting: MeetingKey, student_id: str) -> bool
             _ENROLMENTS.c.section_id == meeting.section_id,
             _ENROLMENTS.c.person_id == student_id,
             _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
-            _valid_at(meeting.scheduled_start),
+            running(meeting.scheduled_start),
         )
     )
     return found.first() is not None
@@ -271,7 +217,7 @@ def _staff(conn: Connection, section_id: str, *moments: datetime) -> tuple[Staff
         .where(
             _ENROLMENTS.c.section_id == section_id,
             _ENROLMENTS.c.role.in_(STAFF_ROLES),
-            or_(*(_valid_at(at) for at in moments)),
+            or_(*(running(at) for at in moments)),
         )
         .order_by(_ENROLMENTS.c.role.desc(), _PEOPLE.c.family_name)
     )
@@ -285,7 +231,7 @@ def _roster(conn: Connection, meeting_id: str, section_id: str, start: datetime)
         .where(
             _ENROLMENTS.c.section_id == section_id,
             _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
-            _valid_at(start),
+            running(start),
         )
         .distinct()
     )
@@ -317,128 +263,6 @@ def _roster(conn: Connection, meeting_id: str, section_id: str, start: datetime)
         for row in rows
     ]
     return tuple(sorted(found, key=lambda r: (r.name.casefold(), r.student_id)))
-
-
-def meetings_on(
-    conn: Connection,
-    person_id: str | None,
-    on: date,
-    now: datetime,
-    *,
-    zone: str,
-    section_id: str | None = None,
-    days: int = 1,
-) -> list[MeetingSummary]:
-    """The meetings that start on a local day: those the person teaches or attends (None: everybody's), by time."""
-    begin, end = day_bounds(on, zone)
-    if days > 1:
-        end = day_bounds(on + timedelta(days=days - 1), zone)[1]
-    return meetings_between(conn, person_id, begin, end, now, section_id=section_id)
-
-
-def meetings_between(
-    conn: Connection,
-    person_id: str | None,
-    begin: datetime,
-    end: datetime,
-    now: datetime,
-    *,
-    section_id: str | None = None,
-) -> list[MeetingSummary]:
-    """As ``meetings_on``, for a span of time."""
-    query = (
-        select(
-            _MEETINGS,
-            _SECTIONS.c.code,
-            _SECTIONS.c.title,
-            _SECTIONS.c.zone,
-            _SECTIONS.c.room.label("section_room"),
-        )
-        .join(_SECTIONS)
-        .where(_MEETINGS.c.scheduled_start >= begin, _MEETINGS.c.scheduled_start < end)
-        .order_by(_MEETINGS.c.scheduled_start, _SECTIONS.c.code)
-    )
-    if section_id is not None:
-        query = query.where(_MEETINGS.c.section_id == section_id)
-    if person_id is not None:
-        query = query.where(_takes_part(person_id, now))
-    return _summaries(conn, conn.execute(query).all(), now)
-
-
-def _takes_part(person_id: str, now: datetime) -> Any:
-    """Enrolled at the meeting's start; staff also when they are of the section now (a substitute, a new teacher)."""
-    return (
-        select(_ENROLMENTS.c.id)
-        .where(
-            _ENROLMENTS.c.section_id == _MEETINGS.c.section_id,
-            _ENROLMENTS.c.person_id == person_id,
-            or_(
-                and_(
-                    _ENROLMENTS.c.begins_at <= _MEETINGS.c.scheduled_start,
-                    or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > _MEETINGS.c.scheduled_start),
-                ),
-                and_(_ENROLMENTS.c.role.in_(STAFF_ROLES), _valid_at(now)),
-            ),
-        )
-        .exists()
-    )
-
-
-def _summaries(conn: Connection, rows: Sequence[Any], now: datetime) -> list[MeetingSummary]:
-    ids = [row.id for row in rows]
-    policies = load_policies(conn, {row.section_id for row in rows})
-    counted: dict[str, dict[str | None, int]] = {}
-    enrolled: dict[str, int] = {}
-    taken: set[str] = set()
-    for start in range(0, len(ids), 500):
-        some = ids[start : start + 500]
-        for meeting_id, status, count in conn.execute(
-            select(_RECORDS.c.meeting_id, _RECORDS.c.status, func.count())
-            .where(_RECORDS.c.meeting_id.in_(some))
-            .group_by(_RECORDS.c.meeting_id, _RECORDS.c.status)
-        ):
-            counted.setdefault(meeting_id, {})[status] = count
-        enrolled |= {
-            row.id: row.count_
-            for row in conn.execute(
-                select(_MEETINGS.c.id, func.count(func.distinct(_ENROLMENTS.c.person_id)).label("count_"))
-                .join(_ENROLMENTS, _ENROLMENTS.c.section_id == _MEETINGS.c.section_id)
-                .where(
-                    _MEETINGS.c.id.in_(some),
-                    _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
-                    _ENROLMENTS.c.begins_at <= _MEETINGS.c.scheduled_start,
-                    or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > _MEETINGS.c.scheduled_start),
-                )
-                .group_by(_MEETINGS.c.id)
-            )
-        }
-        taken |= {
-            row.meeting_id
-            for row in conn.execute(select(_TAKEN.c.meeting_id).where(_TAKEN.c.meeting_id.in_(some)))
-        }
-    summaries = []
-    for row in rows:
-        by_status = counted.get(row.id, {})
-        marked = sum(count for status, count in by_status.items() if status is not None)
-        summaries.append(
-            MeetingSummary(
-                id=row.id,
-                section_id=row.section_id,
-                section_code=row.code,
-                section_title=row.title,
-                room=row.room or row.section_room,
-                zone=row.zone,
-                scheduled_start=row.scheduled_start,
-                scheduled_end=row.scheduled_end,
-                state=state_of(row, policy_at(policies, row.section_id, row.scheduled_start), now),
-                is_register_taken=row.id in taken,
-                enrolled=enrolled.get(row.id, 0),
-                attended=sum(by_status.get(s, 0) for s in ("present", "late", "remote", "left_early")),
-                absent=sum(by_status.get(s, 0) for s in ("absent", "excused")),
-                unmarked=max(0, enrolled.get(row.id, 0) - marked),
-            )
-        )
-    return summaries
 
 
 def history(conn: Connection, meeting_id: str, student_id: str) -> list[HistoryEntry]:
@@ -505,97 +329,6 @@ def read_row(conn: Connection, meeting_id: str, student_id: str) -> RosterRow | 
     return next((row for row in rows if row.student_id == student_id), None)
 
 
-def record_of_student(
-    conn: Connection,
-    student_id: str,
-    now: datetime,
-    *,
-    begin: datetime | None = None,
-    end: datetime | None = None,
-) -> list[StudentMeeting]:
-    """A student's meetings with what is recorded, newest first, up to the end of the last two days unless said."""
-    end = end or now + timedelta(days=1)
-    of_student = and_(_RECORDS.c.meeting_id == _MEETINGS.c.id, _RECORDS.c.student_id == student_id)
-    enrolled = (
-        select(_ENROLMENTS.c.id)
-        .where(
-            _ENROLMENTS.c.section_id == _MEETINGS.c.section_id,
-            _ENROLMENTS.c.person_id == student_id,
-            _ENROLMENTS.c.role == EnrolmentRole.STUDENT,
-            _ENROLMENTS.c.begins_at <= _MEETINGS.c.scheduled_start,
-            or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > _MEETINGS.c.scheduled_start),
-        )
-        .exists()
-    )
-    query = (
-        select(
-            _MEETINGS,
-            _SECTIONS.c.code.label("section_code"),
-            _SECTIONS.c.title,
-            _SECTIONS.c.zone,
-            _SECTIONS.c.room.label("section_room"),
-            _RECORDS.c.status,
-            _RECORDS.c.code,
-            _RECORDS.c.minutes_late,
-            _RECORDS.c.source,
-            _RECORDS.c.is_contested,
-            _RECORDS.c.is_unverified,
-            _RECORDS.c.effective_at,
-            _CODES.c.counts_as,
-        )
-        .join(_SECTIONS, _SECTIONS.c.id == _MEETINGS.c.section_id)
-        .outerjoin(_RECORDS, of_student)
-        .outerjoin(_CODES, _CODES.c.symbol == _RECORDS.c.code)
-        .where(or_(enrolled, _RECORDS.c.student_id.is_not(None)), _MEETINGS.c.scheduled_start < end)
-        .order_by(_MEETINGS.c.scheduled_start.desc(), _MEETINGS.c.id)
-    )
-    if begin is not None:
-        query = query.where(_MEETINGS.c.scheduled_start >= begin)
-    rows = conn.execute(query).all()
-    policies: list[Policy] = load_policies(conn, {row.section_id for row in rows})
-    defaults = default_counts(conn)
-    return [
-        StudentMeeting(
-            meeting_id=row.id,
-            section_id=row.section_id,
-            section_code=row.section_code,
-            section_title=row.title,
-            room=row.room or row.section_room,
-            zone=row.zone,
-            scheduled_start=row.scheduled_start,
-            scheduled_end=row.scheduled_end,
-            state=state_of(row, policy_at(policies, row.section_id, row.scheduled_start), now),
-            status=row.status,
-            code=row.code,
-            minutes_late=row.minutes_late,
-            source=row.source or "",
-            contested=bool(row.is_contested),
-            unverified=bool(row.is_unverified),
-            counts_as=row.counts_as or defaults.get(row.status),
-            effective_at=row.effective_at,
-        )
-        for row in rows
-    ]
-
-
-def rate_of(meetings: Iterable[StudentMeeting]) -> Rate:
-    """Attendance over closed or running meetings that carry a status; cancelled and unmarked ones do not count."""
-    counted = [m.counts_as for m in meetings if m.counts_as in (CountsAs.ATTENDED, CountsAs.ABSENT)]
-    return Rate(sum(1 for c in counted if c == CountsAs.ATTENDED), len(counted))
-
-
-def default_counts(conn: Connection) -> dict[str, str]:
-    """How a status counts when the record names no code of its own (a check-in, the close)."""
-    rows = conn.execute(select(_CODES.c.status, _CODES.c.counts_as).where(_CODES.c.is_default))
-    return {row.status: row.counts_as for row in rows}
-
-
-def attendance_codes(conn: Connection) -> list[AttendanceCode]:
-    """The active attendance codes, in their order."""
-    rows = conn.execute(select(_CODES).where(_CODES.c.is_active).order_by(_CODES.c.sort)).mappings()
-    return [AttendanceCode(**row) for row in rows]
-
-
 def names(conn: Connection, ids: Iterable[str | None]) -> dict[str, str]:
     """People's names by id; unknown ids are left out."""
     wanted = sorted({i for i in ids if i})
@@ -605,12 +338,6 @@ def names(conn: Connection, ids: Iterable[str | None]) -> dict[str, str]:
         rows = conn.execute(query.where(_PEOPLE.c.id.in_(wanted[start : start + 500])))
         found |= {row.id: _name(row) for row in rows}
     return found
-
-
-def _valid_at(at: datetime) -> Any:
-    return and_(
-        _ENROLMENTS.c.begins_at <= at, or_(_ENROLMENTS.c.ends_at.is_(None), _ENROLMENTS.c.ends_at > at)
-    )
 
 
 def _name(row: Any) -> str:
