@@ -254,6 +254,15 @@ def test_the_seeded_registers_say_what_the_model_said(term: Store) -> None:
     assert total > 2000
 
 
+def test_the_report_counts_only_what_was_held(store: Store) -> None:
+    before_the_first_bell = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
+
+    report = seeded(store, students=36, weeks=0, now=before_the_first_bell)
+
+    assert (report.meetings, report.operations) == (0, 0)
+    assert report.figures == demo_model.Figures(absence=0, persistent=0, late=0)
+
+
 def test_every_record_equals_a_fresh_resolve_of_its_operations(term: Store) -> None:
     opened = rows(term, Meeting, _MEETINGS.c.opened_at.is_not(None))
     checked = 0

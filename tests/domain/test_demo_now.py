@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +11,10 @@ from sqlalchemy import Connection, select
 
 from domain import people, register
 from domain.access import Author
-from domain.clock import ManualClock
+from domain.clock import ManualClock, local_date
 from domain.demo import RunningClass, ensure_today, seed
 from domain.demo_now import AT_MOST, BELL_AFTER, plan_arrivals
-from domain.demo_school import FIRST_SECTION, RUNNING_SECTION, person_id
+from domain.demo_school import FIRST_SECTION, RUNNING_SECTION, ZONE, person_id
 from domain.model import Kind, Meeting, MeetingState, OperationRow, RecordRow, Role, table
 from domain.muster import Muster
 from domain.operations import make
@@ -154,6 +154,20 @@ def test_without_a_demo_school_nothing_is_laid_out(store: Store, clock: ManualCl
 
 
 # -- the class that is running ----------------------------------------------------------------
+
+
+async def test_at_midnight_the_meeting_around_now_becomes_one_of_the_new_day(
+    muster: Muster, store: Store, clock: ManualClock
+) -> None:
+    clock.set(datetime(2026, 11, 23, 22, 58, 30, tzinfo=UTC))  # a minute and a half to midnight in Berlin
+    seeded(store, now=clock.now())
+    running = RunningClass(muster)
+
+    while clock.now() < datetime(2026, 11, 23, 23, 3, tzinfo=UTC):
+        wait_s = await running.step()
+        (meeting,) = around_now(store)
+        assert local_date(meeting["scheduled_start"], ZONE) == local_date(clock.now(), ZONE)
+        clock.advance(seconds=max(wait_s, 0.001))
 
 
 async def play(muster: Muster, running: RunningClass, minutes: float) -> None:
