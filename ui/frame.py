@@ -128,7 +128,9 @@ async def _end(client: Client) -> None:
     """Send the browser to the log-in, then drop the page's client: its socket obeys nobody any more."""
     try:
         with client:
-            await client.run_javascript('window.location.href = "/login?notice=ended"', timeout=2)
+            await client.run_javascript(
+                'window.musterLeaves || (window.location.href = "/login?notice=ended")', timeout=2
+            )
     except TimeoutError:
         pass  # the browser left before it could answer, as it was told to
     finally:
@@ -169,6 +171,7 @@ def _bar(visit: Visit, path: str) -> str:
         return f'<a href="{target}"{current}>{word}</a>'
 
     links = "".join(link(target, word) for target, word in NAVIGATION[visit.login.role])
+    links += '<a class="m-phone" href="/account">Account</a>'  # there is no room for the name up there
     return (
         '<header class="m-bar"><a class="m-brand" href="/" aria-label="Muster, start page">'
         '<span class="m-mark" aria-hidden="true"></span>Muster</a>'
@@ -177,5 +180,5 @@ def _bar(visit: Visit, path: str) -> str:
         'data-state="reconnecting">Connecting</span>'
         '<button class="m-icon" type="button" onclick="musterToggleTheme()" aria-label="Light or dark" title="Light or dark">◐</button>'
         f'<a class="m-quiet m-name" href="/account" title="My account">{escape(visit.login.name)}</a>'
-        '<form method="post" action="/logout"><button class="m-quiet" type="submit">Log out</button></form></div></header>'
+        '<form method="post" action="/logout" onsubmit="window.musterLeaves = true"><button class="m-quiet" type="submit">Log out</button></form></div></header>'
     )
