@@ -43,7 +43,9 @@ class PeoplePage:
             )
             self._role = ui.select(dict(_ANY), label="Role", value="").props("outlined options-dense")
             self._inactive = ui.checkbox("Also those without access")
-        self._count = ui.label("").classes("mp-soft").props("role=status aria-live=polite")
+        self._count = (
+            ui.label("").classes("mp-soft").props('role=status aria-live=polite data-testid="count"')
+        )
         self._list = ui.html("", sanitize=False)
         with ui.element("div").classes("mp-pager"):
             self._back = button("Previous", partial(self._turn, -PAGE), kind="quiet")

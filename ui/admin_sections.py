@@ -34,7 +34,9 @@ class SectionsPage:
                 'outlined type=search debounce=250 clearable data-testid="search"'
             )
             self._inactive = ui.checkbox("Also those no longer in use")
-        self._count = ui.label("").classes("mp-soft").props("role=status aria-live=polite")
+        self._count = (
+            ui.label("").classes("mp-soft").props('role=status aria-live=polite data-testid="count"')
+        )
         self._list = ui.html("", sanitize=False)
         with ui.element("div").classes("mp-pager"):
             self._back = button("Previous", partial(self._turn, -PAGE), kind="quiet")

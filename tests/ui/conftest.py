@@ -35,6 +35,7 @@ class DemoServer:
     """``main.py run`` as a process of its own, on a free port, with a small demo school."""
 
     def __init__(self, data: Path, *, students: int = 60, weeks: int = 1) -> None:
+        self.data = data
         self._environ = demo_environment(data)
         self._log = (data / "server.log").open("w+")
         seed = [sys.executable, "main.py", "seed", "--students", str(students), "--weeks", str(weeks)]
