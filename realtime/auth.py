@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from starlette.requests import HTTPConnection
 
 from domain.hints import HINTS
@@ -13,6 +13,9 @@ from domain.muster import Muster
 from realtime.hub import Hub
 from realtime.problems import Problem
 from realtime.security import COOKIE
+
+#: Browsers keep a cookie 400 days at most (RFC 6265bis §5.5); how long a login lasts, the server says.
+_COOKIE_LIFE_S = 400 * 24 * 3600
 
 
 def token_of(connection: HTTPConnection) -> str | None:
@@ -36,6 +39,29 @@ def muster_of(connection: HTTPConnection) -> Muster:
 def hub_of(connection: HTTPConnection) -> Hub:
     """The hub of this process."""
     return cast(Hub, connection.app.state.hub)
+
+
+def is_https(connection: HTTPConnection, muster: Muster) -> bool:
+    """Whether browsers reach us over TLS, also when a proxy ends it: then cookies are for TLS only."""
+    return connection.url.scheme == "https" or muster.settings.public_url.startswith("https://")
+
+
+def set_login_cookie(response: Response, connection: HTTPConnection, muster: Muster, token: str) -> None:
+    """Log the browser in: scripts cannot read it, other sites' forms do not carry it."""
+    response.set_cookie(
+        COOKIE,
+        token,
+        max_age=_COOKIE_LIFE_S,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=is_https(connection, muster),
+    )
+
+
+def forget_login_cookie(response: Response) -> None:
+    """Log the browser out; the login itself is ended by ``muster.logins``."""
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
 
 
 async def visitor_of(request: Request) -> LoginView:

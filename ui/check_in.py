@@ -17,7 +17,7 @@ from domain.operations import MAX_PROOF
 from domain.outcomes import Outcome, rejected
 from domain.record import RecorderBusy
 from domain.scans import STAMP_LIFE, ScannedMeeting
-from realtime.auth import address_of
+from realtime.auth import address_of, is_https
 from ui import plain
 from ui.answers import Answer, answer_for, clock_time
 from ui.login import find_visitor
@@ -47,6 +47,7 @@ def install(app: FastAPI, muster: Muster) -> None:
             now = muster.clock.now()
             identifier, scanned_at = _stamp_of(request, meeting, proof, holder, now) or (None, now)
             _remember(
+                muster,
                 request,
                 response,
                 scans.make_stamp(meeting.secret, proof, scanned_at, holder_id=holder, identifier=identifier),
@@ -107,7 +108,7 @@ def _stamp_of(
     return scans.read_stamp(meeting.secret, proof, stamp, holder_id=holder, now=now)
 
 
-def _remember(request: Request, response: Response, stamp: str) -> None:
+def _remember(muster: Muster, request: Request, response: Response, stamp: str) -> None:
     response.set_cookie(
         SCAN_COOKIE,
         stamp,
@@ -115,7 +116,7 @@ def _remember(request: Request, response: Response, stamp: str) -> None:
         path="/j",
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=is_https(request, muster),
     )
 
 

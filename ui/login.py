@@ -12,13 +12,11 @@ from domain.demo import DEMO_PASSWORD
 from domain.logins import LoginRefused, LoginView
 from domain.model import Role
 from domain.muster import Muster
-from realtime.auth import address_of
+from realtime.auth import address_of, forget_login_cookie, set_login_cookie
 from realtime.security import COOKIE
 from ui import plain
 from ui.answers import rate_limited
 
-#: Browsers cap a cookie's life at 400 days (RFC 6265bis §5.5); how long a login lasts, the server says.
-_COOKIE_LIFE_S = 400 * 24 * 3600
 _MAX_FORM_BYTES = 8_192
 _MAX_NEXT = 500
 _HOMES = {
@@ -27,15 +25,6 @@ _HOMES = {
     Role.STUDENT: "/student",
     Role.GUARDIAN: "/guardian",
 }
-# In this order: each of them names the later ones too (RFC 9110 §10.1.5 regrets it).
-_BROWSERS = (
-    ("Edg", "Edge"), ("OPR/", "Opera"), ("SamsungBrowser", "Samsung Internet"), ("Firefox/", "Firefox"), ("FxiOS", "Firefox"),
-    ("CriOS", "Chrome"), ("Chrome/", "Chrome"), ("Safari/", "Safari"),
-)  # fmt: skip
-_SYSTEMS = (
-    ("iPhone", "iPhone"), ("iPad", "iPad"), ("Android", "Android"), ("CrOS", "Chromebook"), ("Windows", "Windows"),
-    ("Macintosh", "Mac"), ("Linux", "Linux"),
-)  # fmt: skip
 _SENTENCES = {
     "invalid_credentials": "E-mail or password is wrong. Check both and try again.",
     "too_large": "That is too long for an e-mail and a password. Try again.",
@@ -86,13 +75,6 @@ def safe_next(target: str) -> str | None:
     return target
 
 
-def device_in_words(user_agent: str) -> str:
-    """``Chrome on Android`` for a User-Agent, so that people know their own devices again; else as it came."""
-    browser = next((name for mark, name in _BROWSERS if mark in user_agent), "")
-    system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
-    return f"{browser} on {system}" if browser and system else browser or system or user_agent
-
-
 def login_address(request: Request, *, ended: bool = False) -> str:
     """Where to send somebody who is not logged in, so that they come back to what they asked for."""
     asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -123,7 +105,7 @@ def install(app: FastAPI, muster: Muster) -> None:
             muster, target=target, notice_code=notice if notice in ("ended", "logged_out") else ""
         )
         if COOKIE in request.cookies:
-            _forget(response)
+            forget_login_cookie(response)
         return response
 
     @app.post("/login", include_in_schema=False)
@@ -137,7 +119,7 @@ def install(app: FastAPI, muster: Muster) -> None:
                 email,
                 form.get("password", ""),
                 address=address_of(request),
-                device=device_in_words(request.headers.get("user-agent", "")),
+                device=request.headers.get("user-agent", ""),
             )
         except LoginRefused as refused:
             status_code = 429 if refused.code == "rate_limited" else 401
@@ -153,15 +135,7 @@ def install(app: FastAPI, muster: Muster) -> None:
                 response.headers["Retry-After"] = str(max(1, round(refused.retry_after)))
             return response
         response = RedirectResponse(target or home_of(granted.login.role), 303)
-        response.set_cookie(
-            COOKIE,
-            granted.token,
-            max_age=_COOKIE_LIFE_S,
-            path="/",
-            httponly=True,
-            samesite="lax",
-            secure=_is_https(request, muster),
-        )
+        set_login_cookie(response, request, muster, granted.token)
         return response
 
     @app.post("/logout", include_in_schema=False)
@@ -170,7 +144,7 @@ def install(app: FastAPI, muster: Muster) -> None:
         if visitor is not None:
             await muster.logins.revoke(visitor.login_id, visitor.author)
         response = RedirectResponse("/login?notice=logged_out", 303)
-        _forget(response)
+        forget_login_cookie(response)
         return response
 
 
@@ -197,7 +171,7 @@ def _form(
         notice=notice,
         notice_code=notice_code,
         is_wrong=notice_code == "invalid_credentials",
-        demo_logins=DEMO_LOGINS if muster.settings.is_demo else (),
+        demo_logins=DEMO_LOGINS if muster.is_demo else (),
         demo_password=DEMO_PASSWORD,
         status_code=status_code,
     )
@@ -211,11 +185,3 @@ async def _read_form(request: Request) -> dict[str, str] | None:
         if len(body) > _MAX_FORM_BYTES:
             return None
     return plain.parse_form(body)
-
-
-def _is_https(request: Request, muster: Muster) -> bool:
-    return request.url.scheme == "https" or muster.settings.public_url.startswith("https://")
-
-
-def _forget(response: Response) -> None:
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")

@@ -9,13 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from domain.clock import format_instant
 from realtime.api import wire
-from realtime.auth import TheMuster, Visitor, address_of
+from realtime.auth import TheMuster, Visitor, address_of, forget_login_cookie, set_login_cookie
 from realtime.problems import not_found
-from realtime.security import COOKIE
 
 router = APIRouter(tags=["log-in"])
-#: Browsers keep a cookie 400 days at most (RFC 6265bis §5.5); how long a login lasts, the server says.
-_COOKIE_LIFE_S = 400 * 24 * 3600
 
 
 class Credentials(BaseModel):
@@ -53,16 +50,7 @@ async def log_in(credentials: Credentials, request: Request, muster: TheMuster) 
             "user": wire.user(granted.login),
         }
     )
-    is_https = muster.settings.public_url.startswith("https://") or request.url.scheme == "https"
-    response.set_cookie(
-        COOKIE,
-        granted.token,
-        max_age=_COOKIE_LIFE_S,
-        httponly=True,
-        samesite="lax",
-        secure=is_https,
-        path="/",
-    )
+    set_login_cookie(response, request, muster, granted.token)
     return response
 
 
@@ -71,7 +59,7 @@ async def log_out(visitor: Visitor, muster: TheMuster) -> Response:
     """The token is worthless afterwards, everywhere."""
     await muster.logins.revoke(visitor.login_id, visitor.author)
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, path="/")
+    forget_login_cookie(response)
     return response
 
 
