@@ -11,9 +11,11 @@ import contextlib
 import gc
 import getpass
 import logging
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -112,18 +114,28 @@ def _prepared(settings: Settings, *, found_school: bool = True) -> Store:
 
 def _run(settings: Settings, _args: argparse.Namespace) -> int:
     configure_logging(settings.log_format)
-    listener = _listen(settings)
-    store = _prepared(settings, found_school=not settings.is_demo)
-    with contextlib.closing(store), listener:
+    with _listen(settings) as listener:
+        if settings.is_demo and not settings.database_url and not settings.sqlite_path.exists():
+            _make_demo_school(settings)
         clock = SystemClock()
-        if settings.is_demo:
-            if store.read_now(school.read_school) is None:
-                print("First start: making the demo school …", flush=True)
-                seed(store, clock, **FIRST_START, progress=lambda text: print(f"  {text}", flush=True))
-            now = clock.now()
-            store.write_now(lambda conn: ensure_today(conn, now))
-        serve(Muster(settings, clock=clock, store=store), listener)
+        with contextlib.closing(_prepared(settings)) as store:
+            found = store.read_now(school.read_school)
+            if found is not None and found.is_demo:
+                now = clock.now()
+                store.write_now(lambda conn: ensure_today(conn, now))
+            serve(Muster(settings, clock=clock, store=store), listener)
     return 0
+
+
+def _make_demo_school(settings: Settings) -> None:
+    """Seed aside and move into place when whole: a start that is broken off leaves no half school."""
+    print("First start: making the demo school …", flush=True)
+    aside = replace(settings, data=settings.data / "first-start")
+    shutil.rmtree(aside.data, ignore_errors=True)
+    with contextlib.closing(_prepared(aside, found_school=False)) as store:
+        seed(store, SystemClock(), **FIRST_START, progress=lambda text: print(f"  {text}", flush=True))
+    aside.sqlite_path.replace(settings.sqlite_path)  # closing has merged the write-ahead log into it
+    shutil.rmtree(aside.data, ignore_errors=True)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -143,8 +155,11 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def build(muster: Muster, *, greeting: str = "") -> FastAPI:
-    """Wire the parts of one process into the ASGI application; ``greeting`` is printed when it serves."""
+def build(muster: Muster, listener: socket.socket | None = None) -> FastAPI:
+    """Wire the parts of one process into the ASGI application; with its socket it greets when it serves.
+
+    The parts with pages are imported here, since NiceGUI takes two seconds that `migrate` need not wait.
+    """
     from notifications.schedule import Jobs
     from realtime.app import create_app
     from realtime.bus import MemoryBus
@@ -155,18 +170,20 @@ def build(muster: Muster, *, greeting: str = "") -> FastAPI:
     hub = Hub(bus)
     muster.on_commit(bus.publish)
     jobs = Jobs(muster)
-    running_class = RunningClass(muster) if muster.settings.is_demo else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as started:
-            for part in (muster, jobs, running_class):
-                if part is not None:
-                    await part.start()
-                    started.push_async_callback(part.stop)
+            for part in (muster, jobs):
+                await part.start()
+                started.push_async_callback(part.stop)
+            if muster.is_demo and muster.settings.is_demo:
+                running_class = RunningClass(muster)
+                await running_class.start()
+                started.push_async_callback(running_class.stop)
             _tame_collector()
-            if greeting:
-                print(greeting, flush=True)
+            if listener is not None:
+                print(_greeting(muster, listener), flush=True)
             yield
 
     app = create_app(muster, hub, lifespan=lifespan)
@@ -176,9 +193,8 @@ def build(muster: Muster, *, greeting: str = "") -> FastAPI:
 
 def serve(muster: Muster, listener: socket.socket) -> None:
     """Serve until told to stop. Blocks."""
-    host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
-        build(muster, greeting=_greeting(muster, host, port)),
+        build(muster, listener),
         ws="websockets-sansio",
         ws_per_message_deflate=False,  # halves the memory of a client and is quicker for small frames
         ws_ping_interval=None,  # the pages' own pings find dead peers
@@ -191,10 +207,11 @@ def serve(muster: Muster, listener: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _greeting(muster: Muster, host: str, port: int) -> str:
+def _greeting(muster: Muster, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104  # compared, not bound
     lines = ["", f"  Muster is running at {muster.settings.public_url or f'http://{shown}:{port}'}"]
-    if muster.settings.is_demo:
+    if muster.is_demo:
         lines += [
             "",
             f"  Demo school: every password is {DEMO_PASSWORD}",

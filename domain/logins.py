@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from domain import login_rows, people
 from domain.access import Author
 from domain.clock import Clock
+from domain.devices import device_name
 from domain.inputs import fold_email
 from domain.login_finder import LoginFinder
 from domain.login_rows import Account, hash_token
@@ -78,7 +79,7 @@ class Logins:
     # --- Logging in ---
 
     async def log_in(self, email: str, password: str, *, address: str, device: str = "") -> Granted:
-        """Log somebody in. Raises LoginRefused.
+        """Log somebody in. Raises LoginRefused. ``device`` is the User-Agent; only its names are kept.
 
         Tries are counted inside the few hashing threads and only failures stay counted, so neither a
         thousand right passwords at once nor a thousand parallel guesses get round the limits.
@@ -135,7 +136,9 @@ class Logins:
         person = people.find_person(conn, account.person_id)
         if person is None or not login_rows.replace_hash(conn, account, fresh_hash):
             raise _invalid_credentials()  # deactivated, or given another password, in this very moment
-        login = login_rows.insert_login(conn, person, token_hash=hash_token(token), device=device, now=now)
+        login = login_rows.insert_login(
+            conn, person, token_hash=hash_token(token), device=device_name(device), now=now
+        )
         return Granted(token, login, person)
 
     def _know_place(self, email: str, place: str) -> None:

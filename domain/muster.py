@@ -8,6 +8,7 @@ from domain.clock import Clock, SystemClock
 from domain.events import Event
 from domain.logins import Logins
 from domain.record import Recorder
+from domain.school import read_school
 from domain.settings import Settings
 from domain.store import Store, open_store
 from domain.throttle import Throttle
@@ -22,6 +23,7 @@ class Muster:
         self.store = store or open_store(settings)
         self.throttle = Throttle(self.clock)
         self.logins = Logins(self.store, self.clock, self.throttle)
+        self.is_demo = False  # the school is made up, and everybody may know its passwords
         self._watchers: list[Callable[[Sequence[Event]], None]] = []
         self.recorder = Recorder(self.store, self.clock, on_commit=self.tell, throttle=self.throttle)
 
@@ -36,6 +38,8 @@ class Muster:
 
     async def start(self) -> None:
         """Begin to write. The store must be migrated."""
+        found = await self.store.read(read_school)
+        self.is_demo = found is not None and found.is_demo
         await self.recorder.start()
 
     async def stop(self) -> None:

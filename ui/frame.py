@@ -86,10 +86,9 @@ class Pages:
                     self._muster.settings.public_url or str(request.base_url).rstrip("/"),
                     request,
                 )
-                self._own(visitor, request.cookies.get(COOKIE))
-                return await _framed(
-                    visit, build, values, title=title, is_narrow=is_narrow, is_bare=is_bare, path=path
-                )
+                self._own(visitor)
+                await _framed(visit, build, values, is_narrow=is_narrow, is_bare=is_bare, path=path)
+                self._keep_alive(request.cookies.get(COOKIE))
 
             parameters = [
                 inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request),
@@ -101,7 +100,7 @@ class Pages:
 
         return decorate
 
-    def _own(self, visitor: LoginView, token: str | None) -> None:
+    def _own(self, visitor: LoginView) -> None:
         client = ui.context.client
         pages = self._clients.setdefault(visitor.login_id, set())
         pages.add(client)
@@ -112,6 +111,9 @@ class Pages:
                 self._clients.pop(visitor.login_id, None)
 
         client.on_delete(forget)
+
+    def _keep_alive(self, token: str | None) -> None:
+        """Last on a page: a timer waits for the browser, and a page that waits is sent off half built."""
 
         async def keep_alive() -> None:
             await self._muster.logins.find(token)
@@ -139,15 +141,8 @@ async def _end(client: Client) -> None:
 
 
 async def _framed(
-    visit: Visit,
-    build: Build,
-    values: dict[str, Any],
-    *,
-    title: str,
-    is_narrow: bool,
-    is_bare: bool,
-    path: str,
-) -> Any:
+    visit: Visit, build: Build, values: dict[str, Any], *, is_narrow: bool, is_bare: bool, path: str
+) -> None:
     ui.add_head_html(
         '<meta name="color-scheme" content="light dark"><meta name="robots" content="noindex">'
         f'<link rel="stylesheet" href="{theme.live_style_url()}">'
@@ -155,13 +150,14 @@ async def _framed(
         + bridge.CONNECTION_SCRIPT
     )
     if is_bare:
-        return await build(visit, **values)
+        await build(visit, **values)
+        return
     ui.html('<a class="m-skip" href="#main">Skip to the content</a>', sanitize=False)
     ui.html(_bar(visit, path), sanitize=False)
     with (
         ui.element("div").props("id=main tabindex=-1").classes("m-main" + (" m-narrow" if is_narrow else ""))
     ):
-        return await build(visit, **values)
+        await build(visit, **values)
 
 
 def _bar(visit: Visit, path: str) -> str:
@@ -179,6 +175,6 @@ def _bar(visit: Visit, path: str) -> str:
         '<div class="m-who"><span class="m-state" role="status" aria-live="polite" data-testid="connection-state" '
         'data-state="reconnecting">Connecting</span>'
         '<button class="m-icon" type="button" onclick="musterToggleTheme()" aria-label="Light or dark" title="Light or dark">◐</button>'
-        f'<a class="m-quiet m-name" href="/account" title="My account">{escape(visit.login.name)}</a>'
+        f'<a class="m-quiet m-name" href="/account" title="My account"><span>{escape(visit.login.name)}</span></a>'
         '<form method="post" action="/logout" onsubmit="window.musterLeaves = true"><button class="m-quiet" type="submit">Log out</button></form></div></header>'
     )
