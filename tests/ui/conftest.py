@@ -77,7 +77,7 @@ def server() -> Iterator[DemoServer]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no async test can run: Playwright holds the loop
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=install_browser(), args=LAUNCH_ARGS)

@@ -14,8 +14,8 @@ def answer_to(server: DemoServer, email: str, password: str) -> int:
 
 
 def test_ending_another_log_in_logs_that_browser_out_at_once(server: DemoServer, page_as: PageAs) -> None:
-    lost = page_as("student20", "/student", phone=True)
-    mine = page_as("student20", "/account")
+    lost = page_as("student40", "/student", phone=True)
+    mine = page_as("student40", "/account")
     entries = mine.get_by_test_id("logins").get_by_role("listitem")
     expect(entries).to_have_count(2)
     expect(mine.get_by_text("This device")).to_have_count(1)
@@ -32,7 +32,7 @@ def test_ending_another_log_in_logs_that_browser_out_at_once(server: DemoServer,
 def test_a_new_password_holds_at_once_and_a_weak_one_is_refused_beside_its_field(
     server: DemoServer, page_as: PageAs
 ) -> None:
-    page = page_as("student21", "/account", phone=True)
+    page = page_as("student41", "/account", phone=True)
     old, new = page.get_by_label("Present password"), page.get_by_label("New password")
     change = page.get_by_role("button", name="Change password")
 
@@ -48,12 +48,12 @@ def test_a_new_password_holds_at_once_and_a_weak_one_is_refused_beside_its_field
     change.click()
 
     expect(page.get_by_text("Your password is changed")).to_be_visible()
-    assert answer_to(server, "student21@demo.school", "muster-demo") == 401
-    assert answer_to(server, "student21@demo.school", "four words in a row") == 200
+    assert answer_to(server, "student41@demo.school", "muster-demo") == 401
+    assert answer_to(server, "student41@demo.school", "four words in a row") == 200
 
 
 def test_logging_out_leads_to_the_log_in(server: DemoServer, page_as: PageAs) -> None:
-    page = page_as("student22", "/student")
+    page = page_as("student42", "/student")
     page.get_by_role("button", name="Log out").click()
 
     expect(page).to_have_url(f"{server.url}/login?notice=logged_out")

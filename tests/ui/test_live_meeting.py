@@ -32,7 +32,7 @@ def test_a_teacher_opens_a_class_in_two_taps_and_students_arrive(
     page.get_by_test_id("login-password").fill("muster-demo")
 
     page.get_by_test_id("login-submit").click()
-    page.get_by_test_id("open-meeting").first.click()
+    page.get_by_test_id("open-meeting").filter(visible=True).first.click()
 
     page.wait_for_url(re.compile("/meeting/"))
     expect(page.get_by_test_id("meeting-state")).to_have_text("Open")
