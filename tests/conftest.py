@@ -51,3 +51,8 @@ async def muster(settings: Settings, store: Store, clock: ManualClock) -> AsyncI
     await muster.start()
     yield muster
     await muster.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests go last: Playwright's own loop runs on in this thread, and async tests need one of theirs."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))

@@ -52,7 +52,7 @@ class StudentPage:
                     .classes("mp-code")
                     .on("keydown.enter", self._check_in)
                 )
-                self._submit = button("Check in", self._check_in, testid="code-submit").classes("mp-big")
+                self._submit = button("Check in", self._check_in, testid="checkin-submit").classes("mp-big")
             self._answer = ui.element("div").props("role=status aria-live=polite").classes("mp-answer")
             ui.label("Or scan the QR code on the board with your phone's camera.").classes("mp-soft mp-small")
         with ui.element("section").classes("m-card mp-card").props('aria-labelledby="today-title"'):

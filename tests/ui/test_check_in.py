@@ -74,12 +74,12 @@ def test_the_code_is_typed_with_a_space_and_the_day_changes_at_once(
 def test_a_wrong_code_says_so_and_the_teacher_hears_of_it(live_class: LiveClass, page_as: PageAs) -> None:
     page = page_as("student3", "/student", phone=True)
     page.get_by_label("Six-digit code").fill("12345")
-    page.get_by_test_id("code-submit").click()
+    page.get_by_test_id("checkin-submit").click()
     expect(page.get_by_text("The code has six digits")).to_be_visible()
 
     right = int(live_class.codes()["code"])
     page.get_by_label("Six-digit code").fill(f"{(right + 500_000) % 1_000_000:06d}")
-    page.get_by_test_id("code-submit").click()
+    page.get_by_test_id("checkin-submit").click()
 
     expect(page.get_by_test_id("checkin-result")).to_have_attribute("data-code", "bad_proof")
     assert (live_class.student(3)["student_id"], "bad_proof") in failures(live_class)

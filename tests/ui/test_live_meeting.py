@@ -100,20 +100,6 @@ def test_undo_takes_back_a_bulk_but_leaves_what_a_colleague_has_changed(
     expect(desk.get_by_test_id("undo")).to_be_disabled()
 
 
-def test_thirty_students_at_once_show_thirty_of_thirty_on_both_screens(
-    page_as: PageAs, live_class: LiveClass, api_as: Callable[[str], Api]
-) -> None:
-    desk = page_as("teacher1", live_class.path)
-    phone = page_as("teacher2", live_class.path, phone=True)
-
-    for number in range(1, 31):
-        assert live_class.check_in(number)["outcome"] == "accepted"
-
-    for page in (desk, phone):
-        expect(page.get_by_test_id("count-here")).to_have_text("30 / 30")
-    assert shown(desk) == shown(phone) == live_class.statuses()
-
-
 def test_failed_tries_stand_in_the_feed_with_the_remedy(page_as: PageAs, live_class: LiveClass) -> None:
     desk = page_as("teacher1", live_class.path)
 
