@@ -46,7 +46,7 @@ class _Card:
     state: ui.label
     counts: ui.label
     open: ui.element
-    go: ui.element
+    go: ui.html
 
 
 class TeacherPage:
@@ -174,6 +174,11 @@ class TeacherPage:
         if m.state in (MeetingState.CLOSED, MeetingState.LOCKED) and not m.is_register_taken:
             counted += " · register not confirmed"
         card.counts.text = f"{m.enrolled} students" if m.state is MeetingState.SCHEDULED else counted
+        is_running = m.state is MeetingState.OPEN
+        word, kind = ("Go to class", "m-primary") if is_running else ("Register", "m-quiet")
+        link = f'<a class="{kind}" href="/meeting/{m.id}" data-testid="go-{m.id}">{word}</a>'
+        if card.go.content != link:
+            card.go.content = link
         card.open.set_visibility(m.state is MeetingState.SCHEDULED and self._is_today)
 
     def _empty(self) -> None:

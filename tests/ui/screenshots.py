@@ -93,7 +93,7 @@ def photograph(browser: Browser, server: DemoServer, scene: Scene) -> None:
                 context = browser.new_context(
                     base_url=server.url,
                     viewport=size,  # type: ignore[arg-type]  # a TypedDict in Playwright
-                    color_scheme=scheme,  # type: ignore[arg-type]  # one of its literals
+                    color_scheme=scheme,
                     is_mobile=size_name == "phone",
                     has_touch=size_name == "phone",
                     locale="en-GB",
