@@ -196,7 +196,7 @@ class RunningClass:
         """Do everything that is due by the clock; returns the seconds until there is more to do."""
         now = self._muster.clock.now()
         if self._ensure_at is None or now >= self._ensure_at:
-            self._muster.tell(await self._muster.store.write(lambda conn: ensure_today(conn, now)))
+            await self._muster.store.write(lambda conn: ensure_today(conn, now))
             midnight = day_bounds(local_date(now, ZONE), ZONE)[1]
             self._ensure_at = min(now + ENSURE_EVERY, midnight)
         if self._open is None:

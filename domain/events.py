@@ -17,6 +17,9 @@ from sqlalchemy import Connection, insert, select, text
 from domain.model import EventRow, School, TopicHead, table
 
 WALL = "wall"
+#: On WALL: who is in a class has changed; data {section_id}, None for several at once (an import).
+ROSTER_CHANGED = "roster.changed"
+_APPENDED = "muster.appended"
 _EVENTS, _HEADS = table(EventRow), table(TopicHead)
 _INSERT = insert(_EVENTS)
 _RAISE_HEAD = text(
@@ -73,7 +76,10 @@ def head(conn: Connection, topic: str) -> int:
 
 
 def append(conn: Connection, drafts: Sequence[Draft]) -> list[Event]:
-    """Number and store events, in order, inside the write transaction. Attendance's go through record.py."""
+    """Number and store events, in order, inside the write transaction; told by the store after its commit.
+
+    Attendance's own events go through record.py.
+    """
     known = heads(conn, (draft.topic for draft in drafts))
     numbered: list[Event] = []
     for draft in drafts:
@@ -82,7 +88,14 @@ def append(conn: Connection, drafts: Sequence[Draft]) -> list[Event]:
             Event(draft.topic, known[draft.topic], draft.name, draft.at, draft.data, draft.operation_id)
         )
     store(conn, numbered, known)
+    conn.info.setdefault(_APPENDED, []).extend(numbered)
     return numbered
+
+
+def take_appended(conn: Connection) -> list[Event]:
+    """What was appended on this connection since it was last asked: for the store, to tell after the commit."""
+    found: list[Event] = conn.info.pop(_APPENDED, [])
+    return found
 
 
 def store(conn: Connection, events: Sequence[Event], known: dict[str, int]) -> None:

@@ -25,6 +25,7 @@ class Muster:
         self.logins = Logins(self.store, self.clock, self.throttle)
         self.is_demo = False  # the school is made up, and everybody may know its passwords
         self._watchers: list[Callable[[Sequence[Event]], None]] = []
+        self.store.on_appended(self.tell)
         self.recorder = Recorder(self.store, self.clock, on_commit=self.tell, throttle=self.throttle)
 
     def on_commit(self, watcher: Callable[[Sequence[Event]], None]) -> None:
@@ -32,7 +33,7 @@ class Muster:
         self._watchers.append(watcher)
 
     def tell(self, committed: Sequence[Event]) -> None:
-        """Tell of events just committed: the recorder does, and whoever appends events about schedules."""
+        """Tell of events just committed: the recorder does, and the store for whatever else appends some."""
         for watcher in self._watchers:
             watcher(committed)
 

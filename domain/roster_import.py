@@ -18,8 +18,10 @@ from itertools import islice
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from domain import events
 from domain.access import Author
 from domain.clock import local_date
+from domain.events import Draft
 from domain.inputs import InvalidInput
 from domain.lists import chunks
 from domain.model import Login, School, table
@@ -153,7 +155,10 @@ def apply_import(
             "roster_stale",
             "The school has changed since this plan was made. Look at the new plan, then import.",
         )
-    return ImportResult(plan.counts, plan.error_count, _write(conn, plan.drafts, now))
+    ended = _write(conn, plan.drafts, now)
+    if not plan.is_empty:
+        events.append(conn, [Draft(events.WALL, events.ROSTER_CHANGED, now, {"section_id": None})])
+    return ImportResult(plan.counts, plan.error_count, ended)
 
 
 def _read(name: str, data: bytes, zone: str, now: datetime, findings: Findings) -> Roster | None:

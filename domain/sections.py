@@ -24,8 +24,9 @@ from sqlalchemy import (
     update,
 )
 
-from domain import access
+from domain import access, events
 from domain.access import STAFF_ROLES, Author
+from domain.events import Draft
 from domain.ids import new_id
 from domain.inputs import InvalidInput, clean_interval, clean_text, clean_zone
 from domain.lists import PAGE, Page, chunks, matching, paged
@@ -290,6 +291,7 @@ def enrol(
             ends_at=ends_at,
         )
     )
+    _tell(conn, section_id, now)
     return _existing_enrolment(conn, enrolment_id)
 
 
@@ -314,6 +316,7 @@ def change_enrolment(
         .where(_ENROLMENTS.c.id == enrolment_id)
         .values(begins_at=begins_at, ends_at=ends_at)
     )
+    _tell(conn, enrolment.section_id, now)
     return _existing_enrolment(conn, enrolment_id)
 
 
@@ -329,10 +332,16 @@ def end_enrolment(
     ends_at = ends_at or now
     if enrolment.begins_at >= now and ends_at <= enrolment.begins_at:
         conn.execute(delete(_ENROLMENTS).where(_ENROLMENTS.c.id == enrolment_id))
+        _tell(conn, enrolment.section_id, now)
         return None
     return change_enrolment(
         conn, author, enrolment_id, now=now, begins_at=enrolment.begins_at, ends_at=ends_at
     )
+
+
+def _tell(conn: Connection, section_id: str, now: datetime) -> None:
+    """Open registers of the section show the change without a reload."""
+    events.append(conn, [Draft(events.WALL, events.ROSTER_CHANGED, now, {"section_id": section_id})])
 
 
 def _existing(conn: Connection, section_id: str) -> SectionView:

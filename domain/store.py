@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from domain.events import Event, take_appended
 from domain.settings import Settings
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class Store:
         self._reading = _engine(url, begin="BEGIN", connections=READER_THREADS)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="muster-write")
         self._is_current = False
+        self._tell: Callable[[Sequence[Event]], None] | None = None
         self._readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="muster-read")
 
     async def read(self, work: Work[T]) -> T:
@@ -52,7 +54,10 @@ class Store:
 
     async def write(self, work: Work[T]) -> T:
         """Run ``work`` in the write transaction: durable on return, undone if it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self.write_now, work)
+        result, appended = await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+        if appended and self._tell is not None:
+            self._tell(appended)
+        return result
 
     def read_now(self, work: Work[T]) -> T:
         """As ``read``, blocking: for the command line and tests."""
@@ -62,9 +67,18 @@ class Store:
             return result
 
     def write_now(self, work: Work[T]) -> T:
-        """As ``write``, blocking: for the command line and tests."""
+        """As ``write``, blocking and telling nobody: for the command line and tests."""
+        return self._write(work)[0]
+
+    def on_appended(self, tell: Callable[[Sequence[Event]], None]) -> None:
+        """Have events that a write appended told after its commit, on the event loop."""
+        self._tell = tell
+
+    def _write(self, work: Work[T]) -> tuple[T, list[Event]]:
         with self._writing.begin() as conn:
-            return work(conn)
+            take_appended(conn)  # of a transaction that was undone
+            result = work(conn)
+            return result, take_appended(conn)
 
     def migrate(self) -> None:
         """Bring the tables to the newest version. Raises StoreError for a database newer than this program."""

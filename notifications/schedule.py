@@ -86,7 +86,6 @@ class Jobs:
         now = muster.clock.now()
         told = await muster.store.write(lambda conn: materialise(conn, now))
         if told:
-            muster.tell(told)
             log.info("laid out %d meetings", len(told))
         return len(told)
 

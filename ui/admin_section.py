@@ -334,7 +334,7 @@ class SectionPage:
     # -- parts ----------------------------------------------------------------------------------
 
     async def _change_timetable(self, work: Callable[[Connection, datetime], list[Event]]) -> None:
-        self._muster.tell(await self._write(work))
+        await self._write(work)
         await self._show_in_frame()
 
     async def _write(self, work: Callable[[Connection, datetime], T]) -> T:

@@ -68,7 +68,10 @@ class LiveMeeting:
         self._timer: asyncio.TimerHandle | None = None
         self._code_watchers: list[tuple[str, ShowCodes]] = []
         self._ticking: asyncio.Task[None] | None = None
-        self._end = hub.watch(meeting_topic(meeting_id), self._on_event)
+        self._ends = [
+            hub.watch(meeting_topic(meeting_id), self._on_event),
+            hub.watch(events.WALL, self._on_wall),
+        ]
 
     @property
     def view(self) -> MeetingView:
@@ -111,7 +114,8 @@ class LiveMeeting:
 
     def close(self) -> None:
         """Leave the hub and stop the clock."""
-        self._end()
+        for end in self._ends:
+            end()
         if self._timer is not None:
             self._timer.cancel()
         if self._ticking is not None:
@@ -210,12 +214,20 @@ class LiveMeeting:
         self._names |= {member.person_id: member.name for member in view.staff}
         self._view, self._seq = view, view.seq
         self._rows = {row.student_id: self._shaped(row) for row in view.roster}
+        self._feed.clear()
         for event in recent:
             self._feed.extend(feed.lines(event, self.name_of, view))
         early, self._early = self._early or [], None
         for event in early:
             self._on_event(event)
         self._await_end_of_closing()
+
+    def _on_wall(self, event: Event) -> None:
+        """Somebody came into the class or left it: the roster is another one."""
+        if event.name != events.ROSTER_CHANGED or self._view is None:
+            return
+        if event.data["section_id"] in (None, self._view.section_id):
+            background_tasks.create(self._reload(), name="reload a live meeting")
 
     def _on_event(self, event: Event) -> None:
         if self._early is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from domain.ids import new_id
 from tests.ui.conftest import Api, DemoServer, LiveClass, PageAs
 
 
@@ -193,3 +194,25 @@ def test_a_days_list_changes_when_a_colleague_opens(
     assert teacher.record("open_meeting", meeting_id=meeting_id)["outcome"] == "accepted"
 
     expect(card.locator("[data-state=open]")).to_be_visible()
+
+
+def test_a_student_who_joins_meanwhile_appears_without_a_reload(
+    page_as: PageAs, api_as: Callable[[str], Api]
+) -> None:
+    teacher = api_as("teacher3")
+    section = teacher.get("/sections")["sections"][-1]
+    meeting_id = new_id()
+    teacher.record("open_meeting", meeting_id=meeting_id, section_id=section["id"])
+    page = page_as("teacher3", f"/meeting/{meeting_id}")
+    rows = page.locator("[data-testid^=roster-row-]")
+    before = rows.count()
+    roster = (
+        "role,given_name,family_name,email,section_code,begin_on\n"
+        f"student,New,Comer,{meeting_id}@demo.school,{section['code']},2026-01-01\n"
+    )
+
+    answer = api_as("admin").client.post("/api/v1/import/roster?dry_run=false", content=roster.encode())
+
+    assert answer.json().get("is_applied"), answer.text
+    expect(rows).to_have_count(before + 1)
+    expect(page.get_by_text("New Comer")).to_be_visible()
