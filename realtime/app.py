@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from starlette.routing import Match
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from domain.muster import Muster
 from realtime import health, problems
@@ -16,7 +17,6 @@ from realtime.problems import Problem
 from realtime.security import Guard
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-_ANYTHING = "/api/{path:path}"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
@@ -33,27 +33,27 @@ def create_app(muster: Muster, hub: Hub, *, lifespan: Lifespan | None = None) ->
     )
     app.state.muster, app.state.hub = muster, hub
     problems.install(app)
-    app.add_middleware(Guard, public_url=muster.settings.public_url)
-    app.include_router(health.router)
-    api = APIRouter(prefix="/api/v1")
-    for part in (session, meetings, operations, transfer):
-        api.include_router(part.router)
-    app.include_router(api)
-    app.add_api_route(_ANYTHING, _nothing_here, methods=_METHODS, include_in_schema=False)
+    app.add_middleware(Guard, find_login=muster.logins.find, public_url=muster.settings.public_url)
+    for part in (health, session, meetings, operations, transfer):
+        app.include_router(part.router)
+    app.router.routes.append(Route("/api/{path:path}", _NothingHere(tuple(app.routes))))
     return app
 
 
-async def _nothing_here(request: Request) -> Response:
-    """The pages are mounted at /, so what the API does not know is answered here: 405 or 404."""
-    routes = [route for route in request.app.routes if getattr(route, "path", "") != _ANYTHING]
-    allowed = [
-        method
-        for method in _METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
-    if allowed:
-        problem = Problem(405, f"{request.method} is not allowed here, only {', '.join(allowed)}.")
-        response = problem.response(request.scope)
-        response.headers["Allow"] = ", ".join(allowed)
-        return response
-    raise problems.not_found()
+class _NothingHere:
+    """What the API does not know, by any method: 405 or 404. Else it would reach the pages, mounted at /."""
+
+    def __init__(self, known: Sequence[BaseRoute]) -> None:
+        self._known = known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        allowed = ", ".join(
+            method
+            for method in _METHODS
+            if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in self._known)
+        )
+        if not allowed:
+            raise problems.not_found()
+        response = Problem(405, f"{scope['method']} is not allowed here, only {allowed}.").response(scope)
+        response.headers["Allow"] = allowed
+        await response(scope, receive, send)

@@ -11,19 +11,11 @@ from domain.hints import HINTS
 from domain.login_rows import LoginView
 from domain.muster import Muster
 from realtime.hub import Hub
-from realtime.problems import Problem
-from realtime.security import COOKIE
+from realtime.problems import Problem, unauthenticated
+from realtime.security import COOKIE, token_of
 
 #: Browsers keep a cookie 400 days at most (RFC 6265bis §5.5); how long a login lasts, the server says.
 _COOKIE_LIFE_S = 400 * 24 * 3600
-
-
-def token_of(connection: HTTPConnection) -> str | None:
-    """The token that the request carries; a bearer token goes before the cookie."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return connection.cookies.get(COOKIE)
 
 
 def address_of(connection: HTTPConnection) -> str:
@@ -68,9 +60,7 @@ async def visitor_of(request: Request) -> LoginView:
     """Who is asking. Raises Problem 401."""
     found = await muster_of(request).logins.find(token_of(request))
     if found is None:
-        raise Problem(
-            401, "Nobody is logged in here, or the log-in has ended.", hint="Log in, then try again."
-        )
+        raise unauthenticated()
     return found
 
 

@@ -91,6 +91,11 @@ def not_found() -> Problem:
     return Problem(404, "There is no such thing here, or not for you.", hint="Check the address.")
 
 
+def unauthenticated() -> Problem:
+    """Nobody is logged in, or no longer."""
+    return Problem(401, "Nobody is logged in here, or the log-in has ended.", hint="Log in, then try again.")
+
+
 def unforeseen() -> Problem:
     """A fault of ours. What it was stands in the log, under the request's id."""
     return Problem(500, HINTS["internal"], code="internal", hint=HINTS["internal"])

@@ -2,7 +2,8 @@
 
 Request ids and log lines, security headers, the limit on bodies, and the same-origin rule: a browser
 sends our cookie along with whatever a foreign page asks of it, so unsafe calls by cookie, and every
-socket a browser opens, must come from our own pages.
+socket a browser opens, must come from our own pages. NiceGUI's socket asks for no log-in of its own
+and takes a page's client id for all it needs, so it is opened only to those who are logged in.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.ids import new_id
-from realtime.problems import Problem, unforeseen
+from domain.login_rows import LoginView
+from realtime.problems import Problem, unauthenticated, unforeseen
 
 log = logging.getLogger("muster.requests")
 
@@ -28,6 +31,7 @@ _UPLOADS = ("/api/v1/import/", "/_nicegui/client/")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SOCKETS = "/_nicegui_ws/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+FindLogin = Callable[[str | None], Awaitable[LoginView | None]]
 
 #: NiceGUI compiles Vue templates in the browser and styles elements inline: it is blank without the
 #: two 'unsafe-' words. Everything else comes from here alone. The plain pages set a stricter one.
@@ -46,21 +50,44 @@ _HEADERS = {
 }
 
 
-class Guard:
-    """The outermost layer."""
+def token_of(connection: HTTPConnection) -> str | None:
+    """The token that a request or socket carries; a bearer token goes before the cookie."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return connection.cookies.get(COOKIE)
 
-    def __init__(self, app: ASGIApp, *, public_url: str = "") -> None:
+
+class Guard:
+    """The outermost layer. ``find_login`` tells whose token one is, or None."""
+
+    def __init__(self, app: ASGIApp, *, find_login: FindLogin, public_url: str = "") -> None:
         self._app = app
-        self._public = urlsplit(public_url).netloc.lower()
+        self._find_login = find_login
+        self._public = _host(public_url)
         self._is_https = public_url.startswith("https://")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
-        elif scope["type"] == "websocket" and not self._is_own(Headers(scope=scope), must=False):
-            await send({"type": "websocket.close", "code": 4403, "reason": "foreign origin"})
+        elif scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if not self._is_own(Headers(scope=scope), must=False):
+            refusal = (4403, "foreign origin")
+        elif scope["path"].startswith(_SOCKETS) and not await self._is_logged_in(scope):
+            refusal = (4401, "not logged in")
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": refusal[0], "reason": refusal[1]})
+
+    async def _is_logged_in(self, scope: Scope) -> bool:
+        return await self._find_login(token_of(HTTPConnection(scope))) is not None
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -77,25 +104,32 @@ class Guard:
                 self._dress(scope, MutableHeaders(scope=message), request_id)
             await send(message)
 
-        problem = self._objection(scope, headers)
-        if problem is None:
-            try:
-                receive = await _whole_body(scope, headers, receive)
-            except Problem as too_large:
-                problem = too_large
-        if problem is None:
-            try:
-                await self._app(scope, receive, answer)
-            except Exception:  # the rim of a request: logged with its number, which is all the asker is told
-                log.exception("request %s failed", request_id, extra={"request_id": request_id})
-                if status:
-                    raise  # the answer had begun: only cutting the connection says that it is not whole
-                problem = unforeseen()
+        problem: Problem | None = None
+        try:
+            problem = await self._objection(scope, headers)
+            if problem is None:
+                body = await _whole_body(scope, headers, receive, await self._limit(scope))
+                await self._app(scope, body, answer)
+        except Problem as objection:
+            problem = objection
+        except ClientDisconnect:  # whoever asked has gone, so there is nobody to answer
+            log.info("request %s was broken off", request_id, extra={"request_id": request_id})
+            return
+        except Exception:  # the rim of a request: logged with its number, which is all the asker is told
+            log.exception("request %s failed", request_id, extra={"request_id": request_id})
+            if status:
+                raise  # the answer had begun: only cutting the connection says that it is not whole
+            problem = unforeseen()
         if problem is not None:
             await problem.response(scope)(scope, receive, answer)
         _log(scope, request_id, status, (time.perf_counter() - started) * 1000)
 
-    def _objection(self, scope: Scope, headers: Headers) -> Problem | None:
+    async def _limit(self, scope: Scope) -> int:
+        """How large this body may be; files only of somebody who is logged in, since they are kept in memory."""
+        is_upload = _starts(scope["path"], _UPLOADS)
+        return MAX_UPLOAD if is_upload and await self._is_logged_in(scope) else MAX_BODY
+
+    async def _objection(self, scope: Scope, headers: Headers) -> Problem | None:
         path, method = scope["path"], scope["method"]
         is_socket = path.startswith(_SOCKETS)
         if method in _SAFE and not is_socket:
@@ -104,7 +138,7 @@ class Guard:
             return None
         by_cookie = f"{COOKIE}=" in headers.get("cookie", "")
         if self._is_own(headers, must=by_cookie and not is_socket):
-            return None
+            return None if not is_socket or await self._is_logged_in(scope) else unauthenticated()
         return Problem(
             403,
             "This call came from another site than Muster's own pages.",
@@ -117,7 +151,7 @@ class Guard:
         origin = headers.get("origin") or headers.get("referer")
         if origin is None:
             return not must
-        named = urlsplit(origin).netloc.lower()
+        named = _host(origin)
         return bool(named) and named in (headers.get("host", "").lower(), self._public)
 
     def _dress(self, scope: Scope, headers: MutableHeaders, request_id: str) -> None:
@@ -131,11 +165,12 @@ class Guard:
             headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
 
-async def _whole_body(scope: Scope, headers: Headers, receive: Receive) -> Receive:
-    """Read the body up to its limit before anybody else does; raises Problem 413 above it."""
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+async def _whole_body(scope: Scope, headers: Headers, receive: Receive, limit: int) -> Receive:
+    """Read the body up to its limit before anybody else does.
+
+    Raises Problem 413 above it, ClientDisconnect when it does not come whole."""
+    if scope["method"] in _SAFE:
         return receive
-    limit = MAX_UPLOAD if _starts(scope["path"], _UPLOADS) else MAX_BODY
     told = headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told) > limit:
         raise _too_large(limit)
@@ -144,7 +179,7 @@ async def _whole_body(scope: Scope, headers: Headers, receive: Receive) -> Recei
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return _replayed(message, receive)
+            raise ClientDisconnect
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
@@ -161,6 +196,14 @@ def _replayed(first: Message, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replay
+
+
+def _host(address: str) -> str:
+    """Host and port of an address; "" for what is none, as a header may hold anything."""
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _starts(path: str, prefixes: Iterable[str]) -> bool:

@@ -25,9 +25,15 @@ CONNECTION_SCRIPT = """
     timer = setTimeout(() => { if (state !== "live") show("offline"); }, 10000);
   };
   const up = () => { clearTimeout(timer); show("live"); window.dispatchEvent(new Event("muster:connected")); };
+  // A socket is refused without a reason; if it is the log-in that has ended, loading anew leads there.
+  const refused = async () => {
+    const answer = await fetch("/api/v1/me").catch(() => null);
+    if (answer && answer.status === 401) window.location.reload();
+  };
   const wait = () => {
     if (!window.socket) return void setTimeout(wait, 20);
     window.socket.on("connect", up);
+    window.socket.on("connect_error", refused);
     window.socket.on("disconnect", down);
     if (window.socket.connected) up();
   };

@@ -11,10 +11,11 @@ from starlette.concurrency import run_in_threadpool
 
 from domain.clock import format_instant
 from domain.operations import InvalidOperation, Operation, parse
+from realtime.api import wire
 from realtime.auth import TheMuster, Visitor, address_of
 from realtime.problems import Problem
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(prefix=wire.PREFIX, tags=["operations"])
 MAX_OPERATIONS = 500
 MAX_INFLATED = 4 * 1024 * 1024
 _EXAMPLE = {

@@ -12,7 +12,7 @@ from realtime.api import wire
 from realtime.auth import TheMuster, Visitor, address_of, forget_login_cookie, set_login_cookie
 from realtime.problems import not_found
 
-router = APIRouter(tags=["log-in"])
+router = APIRouter(prefix=wire.PREFIX, tags=["log-in"])
 
 
 class Credentials(BaseModel):

@@ -17,7 +17,7 @@ from realtime.api import wire
 from realtime.auth import Admin, TheMuster, Visitor
 from realtime.problems import Problem
 
-router = APIRouter(tags=["files"])
+router = APIRouter(prefix=wire.PREFIX, tags=["files"])
 
 
 @router.get("/export/attendance.csv", summary="Attendance as CSV, of what I may see")

@@ -15,6 +15,9 @@ from domain.events import Event
 from domain.login_rows import LoginView
 from domain.register import HistoryEntry, MeetingSummary, MeetingView, RosterRow
 
+#: Of each router itself, so that log lines name whole addresses.
+PREFIX = "/api/v1"
+
 
 class Json(Response):
     """An answer written by orjson."""

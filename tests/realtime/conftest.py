@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from sqlalchemy import text
 
 from domain.muster import Muster
@@ -59,10 +60,23 @@ def klass(muster: Muster, password_hash: str) -> AClass:
     return klass
 
 
+@pytest.fixture
+def app(muster: Muster, hub: Hub) -> FastAPI:
+    return create_app(muster, hub)
+
+
+async def log_in(client: httpx.AsyncClient, who: str) -> dict[str, Any]:
+    """Log a client in by cookie; returns what was answered."""
+    email = f"{who.replace(' ', '-')}@test.school"
+    answer = await client.post("/api/v1/login", json={"email": email, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    granted: dict[str, Any] = answer.json()
+    return granted
+
+
 @pytest_asyncio.fixture
-async def client_as(muster: Muster, hub: Hub, klass: AClass) -> AsyncIterator[As]:
+async def client_as(app: FastAPI, klass: AClass) -> AsyncIterator[As]:
     """Makes clients: ``await client_as("teacher")`` is logged in by bearer token, ``None`` is nobody."""
-    app = create_app(muster, hub)
     clients: list[httpx.AsyncClient] = []
 
     async def make(who: str | None) -> httpx.AsyncClient:
@@ -70,13 +84,21 @@ async def client_as(muster: Muster, hub: Hub, klass: AClass) -> AsyncIterator[As
         client = httpx.AsyncClient(transport=transport, base_url="http://muster.test")
         clients.append(client)
         if who is not None:
-            email = f"{who.replace(' ', '-')}@test.school"
-            answer = await client.post("/api/v1/login", json={"email": email, "password": PASSWORD})
-            assert answer.status_code == 200, answer.text
+            token = (await log_in(client, who))["token"]
             client.cookies.clear()
-            client.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+            client.headers["Authorization"] = f"Bearer {token}"
         return client
 
     yield make
     for client in clients:
         await client.aclose()
+
+
+def problem(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of an error, which must be a whole problem detail."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["type"] and body["title"] and body["detail"]
+    assert body["instance"].endswith(answer.headers["x-request-id"])
+    return answer.status_code, body["code"]

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from domain.muster import Muster
 from domain.operations import Operation
 from tests.factories import AClass
-from tests.realtime.conftest import As
+from tests.realtime.conftest import As, problem
 
 TABLES = (
     "operations",
@@ -36,15 +36,6 @@ def contents(muster: Muster) -> dict[str, int]:
             name: conn.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in TABLES
         }
     )
-
-
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    assert body["detail"]
-    assert body["instance"].endswith(answer.headers["x-request-id"])
-    return answer.status_code, body["code"]
 
 
 @pytest.mark.parametrize(
