@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import Connection
 
-from domain import events, proofs, register, school, sections, standings
+from domain import events, people, proofs, register, school, sections, standings
 from domain.access import Standing, may_run_meeting, may_see_meeting
 from domain.clock import local_date
 from domain.events import Event, meeting_topic
@@ -19,13 +19,14 @@ from domain.ids import parse_id
 from domain.login_rows import LoginView
 from domain.model import MeetingState, Role
 from domain.muster import Muster
+from domain.people import PersonView
 from domain.register import MeetingKey, MeetingView
 from realtime.api import wire
-from realtime.auth import TheHub, TheMuster, Visitor
-from realtime.hub import TooSlow
+from realtime.auth import TheHub, TheMuster, Visitor, visitor_of
+from realtime.hub import Follower, TooSlow
 from realtime.problems import Problem, not_found
 
-router = APIRouter(tags=["meetings"])
+router = APIRouter(prefix=wire.PREFIX, tags=["meetings"])
 MAX_WAIT_S = 60
 #: A client that missed more than this gets a snapshot instead (protocol §5).
 MAX_EVENTS = 1000
@@ -57,9 +58,7 @@ def _look(conn: Connection, meeting_id: str, visitor: LoginView, muster: Muster)
     return _Seen(key, standing, own)
 
 
-def _children(conn: Connection, visitor: LoginView) -> list[Any]:
-    from domain import people
-
+def _children(conn: Connection, visitor: LoginView) -> list[PersonView]:
     return people.students_of(conn, visitor.person_id) if visitor.role is Role.GUARDIAN else []
 
 
@@ -178,6 +177,7 @@ async def codes(meeting_id: str, request: Request, visitor: Visitor, muster: The
 )
 async def read_events(
     meeting_id: str,
+    request: Request,
     visitor: Visitor,
     muster: TheMuster,
     hub: TheHub,
@@ -187,20 +187,33 @@ async def read_events(
 ) -> Response:
     """At once what is there, else the next within ``wait`` seconds, else none. With another epoch, or
     more than 1,000 events behind, a ``snapshot`` comes instead of ``events``."""
-    seen = await muster.store.read(lambda conn: _look(conn, meeting_id, visitor, muster))
-    if seen.own is not None:
-        raise not_found()
-    topic = meeting_topic(seen.key.id)
+
+    def missed(conn: Connection) -> dict[str, Any]:
+        seen = _look(conn, meeting_id, visitor, muster)
+        if seen.own is not None:
+            raise not_found()
+        return _missed(conn, seen, after, epoch, muster)
+
+    topic = meeting_topic(parse_id(meeting_id) or "")
     async with hub.follow(topic) as follower:  # first this, then the log: nothing falls in between
-        answer = await muster.store.read(lambda conn: _missed(conn, seen, after, epoch, muster))
-        if wait and answer.get("events") == []:
-            try:
-                first = await asyncio.wait_for(follower.next(), wait)
-            except (TimeoutError, TooSlow):
-                first = None
-            if first is not None:
-                answer = await muster.store.read(lambda conn: _missed(conn, seen, after, epoch, muster))
+        answer = await muster.store.read(missed)
+        if wait and answer.get("events") == [] and await _grows(follower, after, wait):
+            visitor = await visitor_of(request)  # much may have changed meanwhile, also who may see this
+            answer = await muster.store.read(missed)
     return wire.Json(answer)
+
+
+async def _grows(follower: Follower, after: int, wait_s: float) -> bool:
+    """Wait until a topic is beyond ``after``; False when it is not in time."""
+    try:
+        async with asyncio.timeout(wait_s):
+            while (await follower.next()).seq <= after:
+                pass  # committed just before the log was read, told just after
+    except TimeoutError:
+        return False
+    except TooSlow:
+        return True
+    return True
 
 
 def _missed(conn: Connection, seen: _Seen, after: int, epoch: str | None, muster: Muster) -> dict[str, Any]:
