@@ -181,7 +181,7 @@ def build(muster: Muster, listener: socket.socket | None = None) -> FastAPI:
                 running_class = RunningClass(muster)
                 await running_class.start()
                 started.push_async_callback(running_class.stop)
-            _tame_collector()
+            tame_collector()
             if listener is not None:
                 print(_greeting(muster, listener), flush=True)
             yield
@@ -226,7 +226,7 @@ def _greeting(muster: Muster, listener: socket.socket) -> str:
     return "\n".join([*lines, "", "  Ctrl-C stops it.", ""])
 
 
-def _tame_collector() -> None:
+def tame_collector() -> None:
     """Keep garbage collection out of the way of the live screens: a full pass with a thousand clients
     stops the loop for most of a second. Frozen once, before any client is there; collected in quiet
     time by a job."""

@@ -1,1 +1,1 @@
-"""Measurements with p50, p99 and the machine they were made on; not part of the tests."""
+"""`make bench`: speed, measured and printed with the machine; never asserted."""

@@ -38,13 +38,16 @@ PAGES: tuple[tuple[str, str | None, str], ...] = (
 class Scene:
     """A class that is half taken: arrivals, a late one, a failed try, one to decide."""
 
-    def __init__(self, server: DemoServer) -> None:
-        self._server = server
+    def __init__(self, server: DemoServer, *, is_empty: bool = False) -> None:
         self._tokens: dict[str, str] = {}
-        teacher = self._get("teacher1", "/me")["user"]
+        self._http = httpx.Client(base_url=f"{server.url}/api/v1", timeout=30)
         self.section = self._get("teacher1", "/sections")["sections"][0]["id"]
         self.meeting = new_id()
         self.record("teacher1", "open_meeting", section_id=self.section)
+        if not is_empty:
+            self._fill()
+
+    def _fill(self) -> None:
         roster = self._get("teacher1", f"/meetings/{self.meeting}")["roster"]
         self.person = self._get("student9", "/me")["user"]["id"]
         self.record("teacher1", "mark", student_id=self.person, status="absent")
@@ -53,7 +56,6 @@ class Scene:
         for row, status in zip(roster[:3], ("late", "excused", "remote"), strict=True):
             self.record("teacher1", "mark", student_id=row["student_id"], status=status, seen_seq=10_000)
         self.record("student24", "check_in", via="code", proof="000000")
-        assert teacher["role"] == "teacher"
 
     @property
     def token(self) -> str:
@@ -61,27 +63,29 @@ class Scene:
         codes = self._get("teacher1", f"/meetings/{self.meeting}/codes")
         return str(codes["qr_url"]).rpartition("/j/")[2]
 
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that has happened in this class."""
+        found: list[dict[str, Any]] = self._get("teacher1", f"/meetings/{self.meeting}/events")["events"]
+        return found
+
     def check_in(self, who: str) -> None:
         self.record(who, "check_in", via="qr", proof=self.token)
 
     def record(self, who: str, kind: str, **fields: Any) -> None:
         operation = {"id": new_id(), "kind": kind, "meeting_id": self.meeting, "clock_offset_ms": 0, **fields}
-        answer = httpx.post(
-            f"{self._server.url}/api/v1/operations",
-            json={"operations": [operation]},
-            headers=self._headers(who),
-        )
+        answer = self._http.post("/operations", json={"operations": [operation]}, headers=self._headers(who))
         answer.raise_for_status()
 
     def _get(self, who: str, path: str) -> Any:
-        answer = httpx.get(f"{self._server.url}/api/v1{path}", headers=self._headers(who))
+        answer = self._http.get(path, headers=self._headers(who))
         answer.raise_for_status()
         return answer.json()
 
     def _headers(self, who: str) -> dict[str, str]:
         if who not in self._tokens:
             body = {"email": f"{who}@demo.school", "password": PASSWORD}
-            self._tokens[who] = httpx.post(f"{self._server.url}/api/v1/login", json=body).json()["token"]
+            self._tokens[who] = self._http.post("/login", json=body).json()["token"]
+            self._http.cookies.clear()
         return {"Authorization": f"Bearer {self._tokens[who]}"}
 
 
