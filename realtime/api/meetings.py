@@ -131,7 +131,7 @@ async def meetings_of_day(
     "/meetings/{meeting_id}", summary="A meeting with its roster: a snapshot at seq", responses={404: {}}
 )
 async def read_meeting(meeting_id: str, visitor: Visitor, muster: TheMuster) -> Response:
-    """Staff get every row; a student the own one; a guardian the children's."""
+    """Staff get every row; a student the own one; a guardian the children's. Remarks are for staff."""
 
     def work(conn: Connection) -> dict[str, Any]:
         seen = _look(conn, meeting_id, visitor, muster)
@@ -143,7 +143,12 @@ async def read_meeting(meeting_id: str, visitor: Visitor, muster: TheMuster) -> 
 
 
 def _snapshot(view: MeetingView, seen: _Seen) -> dict[str, Any]:
-    rows = [wire.roster_row(row) for row in view.roster if seen.own is None or row.student_id in seen.own]
+    is_staff = seen.own is None
+    rows = [
+        wire.roster_row(row, is_staff=is_staff)
+        for row in view.roster
+        if seen.own is None or row.student_id in seen.own
+    ]
     facts = wire.meeting(view)
     if seen.own is not None:
         facts.pop("opened_by"), facts.pop("closed_by")
@@ -233,7 +238,7 @@ def _missed(conn: Connection, seen: _Seen, after: int, epoch: str | None, muster
     responses={404: {}},
 )
 async def read_record(meeting_id: str, student_id: str, visitor: Visitor, muster: TheMuster) -> Response:
-    """For staff of the class, the student, a guardian, an admin."""
+    """For staff of the class, the student, a guardian, an admin. Remarks are for staff."""
 
     def work(conn: Connection) -> dict[str, Any]:
         seen = _look(conn, meeting_id, visitor, muster)
@@ -243,8 +248,12 @@ async def read_record(meeting_id: str, student_id: str, visitor: Visitor, muster
         row = register.read_row(conn, seen.key.id, student)
         if row is None:
             raise not_found()
+        is_staff = seen.own is None
         entries = register.history(conn, seen.key.id, student)
-        return {"record": wire.roster_row(row), "history": [wire.history_entry(e) for e in entries]}
+        return {
+            "record": wire.roster_row(row, is_staff=is_staff),
+            "history": [wire.history_entry(entry, is_staff=is_staff) for entry in entries],
+        }
 
     return wire.Json(await muster.store.read(work))
 

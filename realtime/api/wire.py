@@ -64,10 +64,10 @@ def meeting(view: MeetingView) -> dict[str, Any]:
     return {**plain(facts), "section": section, "staff": plain(view.staff)}
 
 
-def roster_row(row: RosterRow) -> dict[str, Any]:
-    """One student's row."""
+def roster_row(row: RosterRow, *, is_staff: bool) -> dict[str, Any]:
+    """One student's row; what staff remark on is for staff, as in the export."""
     shaped: dict[str, Any] = plain(row)
-    return shaped
+    return shaped if is_staff else shaped | {"remark": ""}
 
 
 def summary(line: MeetingSummary) -> dict[str, Any]:
@@ -78,9 +78,11 @@ def summary(line: MeetingSummary) -> dict[str, Any]:
     return {**plain(facts), "section": section}
 
 
-def history_entry(entry: HistoryEntry) -> dict[str, Any]:
+def history_entry(entry: HistoryEntry, *, is_staff: bool) -> dict[str, Any]:
     """One operation of a record's history."""
     shaped: dict[str, Any] = plain(entry)
+    if not is_staff:
+        shaped["details"].pop("remark", None)
     return shaped
 
 

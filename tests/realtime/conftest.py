@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from domain.model import EnrolmentRole, Role
 from domain.muster import Muster
 from domain.passwords import hash_password
 from realtime.app import create_app
 from realtime.bus import MemoryBus
 from realtime.hub import Hub
-from tests.factories import AClass, a_class
+from tests.factories import NOW, AClass, a_class, a_person, an_enrolment
 
 PASSWORD = "correct horse battery"
 As = Callable[[str | None], Awaitable[httpx.AsyncClient]]
@@ -34,10 +36,14 @@ def hub(muster: Muster) -> Hub:
     return Hub(bus)
 
 
+#: When the substitute of ``klass`` takes over, and until when: long after everybody has logged in.
+SUBSTITUTE_BEGINS, SUBSTITUTE_ENDS = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+
+
 @pytest.fixture
 def klass(muster: Muster, password_hash: str) -> AClass:
-    """A class whose people can all log in: <name>@test.school, see ``emails``."""
-    klass = a_class(muster.store, students=3)
+    """A class whose people can all log in: <name>@test.school, see ``extra``. A stranger teaches another."""
+    klass, elsewhere = a_class(muster.store, students=3), a_class(muster.store, code="other")
     people = {
         "teacher": klass.teachers[0],
         "co-teacher": klass.teachers[1],
@@ -45,19 +51,35 @@ def klass(muster: Muster, password_hash: str) -> AClass:
         "other student": klass.students[1],
         "guardian": klass.guardian,
         "admin": klass.admin,
-        "stranger": a_class(muster.store, code="other").teachers[0],
+        "stranger": elsewhere.teachers[0],
+        "foreign student": elsewhere.students[0],
+        "foreign guardian": elsewhere.guardian,
     }
 
-    def work(conn: Any) -> None:
+    def work(conn: Connection) -> None:
+        people["substitute"] = a_person(conn, Role.TEACHER, name="Substitute")
+        an_enrolment(
+            conn,
+            klass.section_id,
+            people["substitute"],
+            EnrolmentRole.SUBSTITUTE,
+            begins_at=SUBSTITUTE_BEGINS,
+            ends_at=SUBSTITUTE_ENDS,
+        )
         for name, person_id in people.items():
             conn.execute(
                 text("UPDATE people SET email = :email, password_hash = :hash WHERE id = :id"),
-                {"email": f"{name.replace(' ', '-')}@test.school", "hash": password_hash, "id": person_id},
+                {"email": email_of(name), "hash": password_hash, "id": person_id},
             )
 
     muster.store.write_now(work)
     klass.extra = people
     return klass
+
+
+def email_of(who: str) -> str:
+    """The address that somebody of ``klass`` logs in with."""
+    return f"{who.replace(' ', '-')}@test.school"
 
 
 @pytest.fixture
@@ -67,8 +89,8 @@ def app(muster: Muster, hub: Hub) -> FastAPI:
 
 async def log_in(client: httpx.AsyncClient, who: str) -> dict[str, Any]:
     """Log a client in by cookie; returns what was answered."""
-    email = f"{who.replace(' ', '-')}@test.school"
-    answer = await client.post("/api/v1/login", json={"email": email, "password": PASSWORD})
+    body = {"email": email_of(who), "password": PASSWORD}
+    answer = await client.post("/api/v1/login", json=body)
     assert answer.status_code == 200, answer.text
     granted: dict[str, Any] = answer.json()
     return granted
