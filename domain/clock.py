@@ -13,6 +13,9 @@ from zoneinfo import ZoneInfo
 
 from dateutil import tz
 
+#: The days that can be asked for: at the ends of the calendar a local day has no UTC instant.
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2200, 12, 31)
+
 
 class Clock(Protocol):
     """Anything that tells the time; tests pass one they move by hand."""

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Connection, Row, and_, false, or_, select
 
 from domain.access import STAFF_ROLES, Author, Denied
-from domain.clock import day_bounds
+from domain.clock import FIRST_DAY, LAST_DAY, day_bounds
 from domain.inputs import InvalidInput
 from domain.model import (
     AttendanceCode,
@@ -36,7 +36,6 @@ from domain.standings import load_standing, require_admin, running
 _MEETINGS, _SECTIONS, _PEOPLE, _RECORDS = table(Meeting), table(Section), table(Person), table(RecordRow)
 _ENROLMENTS, _GUARDIANSHIPS, _CODES = table(Enrolment), table(Guardianship), table(AttendanceCode)
 _MEETINGS_AT_ONCE = 50
-_YEARS = (1970, 2200)  # at the ends of the calendar a local day has no UTC instant
 _ROWS_AT_ONCE = 500
 #: What makes a spreadsheet take a cell for a formula (OWASP, CSV injection), full-width forms included.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -94,8 +93,9 @@ def attendance_rows(
     are read while they are taken, inside the caller's transaction. Raises Denied, InvalidInput.
     """
     for name, on in (("begin_on", begin_on), ("end_on", end_on)):
-        if not _YEARS[0] <= on.year <= _YEARS[1]:
-            raise InvalidInput(name, f"{name} must be in the years {_YEARS[0]}-{_YEARS[1]}, got {on}.")
+        if not FIRST_DAY <= on <= LAST_DAY:
+            years = f"{FIRST_DAY.year}-{LAST_DAY.year}"
+            raise InvalidInput(name, f"{name} must be in the years {years}, got {on}.")
     if end_on < begin_on:
         raise InvalidInput("end_on", f"end_on must not be before begin_on ({begin_on}), got {end_on}.")
     scope = _scope(conn, viewer, now)

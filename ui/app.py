@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI, Response
 from nicegui import ui
 
+from domain.clock import FIRST_DAY, LAST_DAY
 from domain.model import Role
 from domain.muster import Muster
 from realtime.hub import Hub
@@ -86,6 +87,8 @@ def _teachers(pages: Pages, muster: Muster, hub: Hub) -> None:
         try:
             on = date.fromisoformat(visit.request.query_params.get("on", ""))
         except ValueError:
+            on = None
+        if on is not None and not FIRST_DAY <= on <= LAST_DAY:
             on = None
         await TeacherPage(visit, hub, on).build()
 

@@ -8,11 +8,12 @@ from datetime import date, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 from sqlalchemy import Connection
 
 from domain import events, people, proofs, register, school, sections, standings
 from domain.access import Standing, may_run_meeting, may_see_meeting
-from domain.clock import local_date
+from domain.clock import FIRST_DAY, LAST_DAY, local_date
 from domain.events import Event, meeting_topic
 from domain.hints import HINTS
 from domain.ids import parse_id
@@ -28,6 +29,8 @@ from realtime.problems import Problem, not_found
 
 router = APIRouter(prefix=wire.PREFIX, tags=["meetings"])
 MAX_WAIT_S = 60
+#: A day that can be asked for.
+Day = Annotated[date, Field(ge=FIRST_DAY, le=LAST_DAY)]
 #: A client that missed more than this gets a snapshot instead (protocol §5).
 MAX_EVENTS = 1000
 
@@ -82,7 +85,7 @@ async def meetings_of_section(
     section_id: str,
     visitor: Visitor,
     muster: TheMuster,
-    begin_on: Annotated[date | None, Query(description="local date, today if left out")] = None,
+    begin_on: Annotated[Day | None, Query(description="local date, today if left out")] = None,
     days: Annotated[int, Query(ge=1, le=366)] = 14,
 ) -> Response:
     """From ``begin_on`` on, for so many days, by time."""
@@ -110,7 +113,7 @@ async def meetings_of_day(
     visitor: Visitor,
     muster: TheMuster,
     on: Annotated[
-        date | None, Query(description="local date of the school, today if left out", examples=["2026-11-23"])
+        Day | None, Query(description="local date of the school, today if left out", examples=["2026-11-23"])
     ] = None,
 ) -> Response:
     """Those I teach or attend, by time, with counters."""

@@ -141,7 +141,7 @@ async def test_nobody_may_act_without_a_log_in(client_as: As) -> None:
         answer = await client.post("/api/v1" + path, json={"old": "a", "new": "b", "operations": []})
         assert problem(answer) == (401, "unauthenticated"), path
     for token in ("", "x", "é", "x" * 5000):
-        headers = {"Authorization": f"Bearer {token}".encode("latin-1")}
+        headers = {b"Authorization": f"Bearer {token}".encode("latin-1")}
         assert problem(await client.get("/api/v1/me", headers=headers)) == (401, "unauthenticated")
 
 
