@@ -18,7 +18,7 @@ from domain.known import MEETING_KINDS, MeetingCase, Submission
 from domain.ledger import Ledger
 from domain.model import AfterCutoff, Kind, MeetingState, Status, Via
 from domain.operations import InvalidOperation, Operation
-from domain.outcomes import Outcome, Verdict, record_data, rejected
+from domain.outcomes import Outcome, Verdict, rejected
 from domain.policies import opens_at, state_of
 from domain.resolve import Entry
 from domain.throttle import CHECK_INS, WRONG_CODES, WRONG_CODES_FROM_ADDRESS, Throttle, address_key
@@ -98,9 +98,7 @@ def _told(
     if entry.student_id is not None:
         resolved = meeting.record(entry.student_id)
         is_contested = resolved is not None and resolved.is_contested
-        record = record_data(
-            meeting.id, entry.student_id, resolved, len(meeting.on.get(entry.student_id, ()))
-        )
+        record = meeting.data(entry.student_id)
     hint = None if code is None else rejected(None, code).hint
     return Outcome(entry.id, verdict, code, hint, record, entry.seq, is_contested)
 

@@ -102,20 +102,23 @@ def store(conn: Connection, events: Sequence[Event], known: dict[str, int]) -> N
     """Write numbered events and the heads they lead to."""
     if not events:
         return
-    conn.execute(
-        _INSERT,
-        [
+    written: dict[int, str] = {}  # one news is told on several topics: its data are written out once
+    rows = []
+    for e in events:
+        data = written.get(id(e.data))
+        if data is None:
+            data = written[id(e.data)] = orjson.dumps(e.data).decode()
+        rows.append(
             {
                 "topic": e.topic,
                 "seq": e.seq,
                 "name": e.name,
                 "at": e.at,
                 "operation_id": e.operation_id,
-                "data": orjson.dumps(e.data).decode(),
+                "data": data,
             }
-            for e in events
-        ],
-    )
+        )
+    conn.execute(_INSERT, rows)
     touched = {e.topic for e in events}
     conn.execute(_RAISE_HEAD, [{"topic": topic, "seq": known[topic]} for topic in touched])
 

@@ -36,6 +36,7 @@ from domain.model import (
     table,
 )
 from domain.operations import InvalidOperation, Operation, parse
+from domain.outcomes import record_data
 from domain.policies import late_after_min, load_policies, policy_at
 from domain.resolve import Entry, MeetingFacts, Resolved, Timing, resolve, resolve_meeting
 
@@ -77,6 +78,7 @@ class MeetingCase:
     about: list[Entry] = field(default_factory=list)  # operations about the meeting itself
     on: dict[str, list[Entry]] = field(default_factory=dict)  # student -> operations
     resolved: dict[str, Resolved | None] = field(default_factory=dict)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
     timing: Timing | None = None
 
     @property
@@ -107,12 +109,21 @@ class MeetingCase:
             self.resolved[student_id] = resolve(student_id, entries, self.timing) if entries else None
         return self.resolved[student_id]
 
+    def data(self, student_id: str) -> dict[str, Any]:
+        """The record of one student as it is told."""
+        if student_id not in self.told:
+            version = len(self.on.get(student_id, ()))
+            self.told[student_id] = record_data(self.id, student_id, self.record(student_id), version)
+        return self.told[student_id]
+
     def forget(self, student_id: str | None = None) -> None:
         """Something changed: what was resolved no longer holds, for one student or for all."""
         if student_id is not None:
             self.resolved.pop(student_id, None)
+            self.told.pop(student_id, None)
         else:
             self.resolved.clear()
+            self.told.clear()
             self.timing = None
 
 

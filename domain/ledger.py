@@ -195,7 +195,7 @@ class Ledger(Known):
     ) -> None:
         record = meeting.record(student_id)
         self._dirty[(meeting.id, student_id)] = None
-        data = record_data(meeting.id, student_id, record, version=len(meeting.on.get(student_id, ())))
+        data = meeting.data(student_id)
         is_news = (
             record is not None and record.is_contested and not (before is not None and before.is_contested)
         )

@@ -33,7 +33,7 @@ __all__ = ["Outcome", "Recorded", "Recorder", "RecorderBusy", "Submission", "Ver
 log = logging.getLogger("muster.record")
 
 #: Operations in one transaction: larger ones gain little and make the first caller wait (docs/bench.md).
-BATCH = 256
+BATCH = 512
 #: Callers answered in one turn of the event loop; each then does a fraction of a millisecond's work.
 ANSWERS_A_TURN = 8
 #: Operations that may wait; beyond it callers are told to come back. At 5,000/s this is four seconds' work.

@@ -19,7 +19,7 @@ from main import tame_collector
 from tests.bench.machine import spread
 from tests.factories import NOW, a_class, a_meeting
 
-STUDENTS, MEETINGS = 1000, 4
+STUDENTS, MEETINGS = 1000, 7
 
 
 async def measure() -> list[tuple[str, str]]:
@@ -38,40 +38,40 @@ async def measure() -> list[tuple[str, str]]:
         await muster.start()
         opened = [make("open_meeting", id=new_id(), meeting_id=m, captured_at=NOW) for m in meetings]
         await muster.recorder.record(opened, klass.teacher)
-        rates: list[float] = []
-        waits: list[float] = []
-        for meeting_id in meetings:
-            proof = qr_token(klass.secret, meeting_id, NOW)
-            work = [
-                (
-                    student,
-                    make(
-                        "check_in",
-                        meeting_id=meeting_id,
-                        via="qr",
-                        proof=proof,
-                        captured_at=NOW,
-                        clock_offset_ms=0,
-                    ),
-                )
-                for student in klass.students
-            ]
-            started = time.perf_counter()
-
-            async def one(student: str, operation: Operation, started: float = started) -> None:
-                (outcome,) = await muster.recorder.record([operation], Author(student))
-                assert outcome.outcome == "accepted", outcome
-                waits.append((time.perf_counter() - started) * 1000)
-
-            await asyncio.gather(*(one(student, operation) for student, operation in work))
-            rates.append(STUDENTS / (time.perf_counter() - started))
+        work = [
+            (student, _check_in(klass.secret, meeting_id))
+            for meeting_id in meetings
+            for student in klass.students
+        ]
+        await _all_at_once(muster, work[:STUDENTS])  # to warm up
+        waits = await _all_at_once(muster, work[STUDENTS : 2 * STUDENTS])
+        rest = work[2 * STUDENTS :]
+        rate = len(rest) / (max(await _all_at_once(muster, rest)) / 1000)
         await muster.stop()
         store.close()
-    rates.sort()
     return [
         (
             "record() alone, SQLite, synchronous=FULL",
-            f"{rates[len(rates) // 2]:,.0f} operations/s (median of {MEETINGS})",
+            f"{rate:,.0f} operations/s ({len(rest):,} from {len(rest):,} callers)",
         ),
-        ("… 1,000 at the same instant, each answered after", spread(waits)),
+        (f"… {STUDENTS:,} at the same instant, each answered after", spread(waits)),
     ]
+
+
+def _check_in(secret: bytes, meeting_id: str) -> Operation:
+    proof = qr_token(secret, meeting_id, NOW)
+    return make("check_in", meeting_id=meeting_id, via="qr", proof=proof, captured_at=NOW, clock_offset_ms=0)
+
+
+async def _all_at_once(muster: Muster, work: list[tuple[str, Operation]]) -> list[float]:
+    """Everybody calls record() in one turn of the loop; when each was answered, in ms from then."""
+    waits: list[float] = []
+    started = time.perf_counter()
+
+    async def one(student: str, operation: Operation) -> None:
+        (outcome,) = await muster.recorder.record([operation], Author(student))
+        assert outcome.outcome == "accepted", outcome
+        waits.append((time.perf_counter() - started) * 1000)
+
+    await asyncio.gather(*(one(student, operation) for student, operation in work))
+    return waits
