@@ -136,10 +136,9 @@ class Recorder:
         return await job.answer
 
     async def _run(self) -> None:
-        while True:
+        answering: asyncio.Task[None] | None = None
+        while self._jobs or not self._is_stopping:
             if not self._jobs:
-                if self._is_stopping:
-                    return
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
@@ -152,7 +151,11 @@ class Recorder:
                 recorded = await self._redo(submissions)
             self._waiting -= len(submissions)
             self._tell(recorded.events)
-            await self._answer(jobs, recorded.outcomes)
+            if answering is not None:
+                await answering  # one batch after the other, while the next is being written
+            answering = asyncio.create_task(self._answer(jobs, recorded.outcomes))
+        if answering is not None:
+            await answering
 
     async def _answer(self, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         """Answer a few at a time: all callers of a large batch at once would keep the loop from all others."""
