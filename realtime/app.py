@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from domain.muster import Muster
 from realtime import health, problems
 from realtime.api import meetings, operations, session, transfer
+from realtime.description import describe
 from realtime.hub import Hub
 from realtime.problems import Problem
 from realtime.security import Guard
@@ -36,6 +37,7 @@ def create_app(muster: Muster, hub: Hub, *, lifespan: Lifespan | None = None) ->
     app.add_middleware(Guard, find_login=muster.logins.find, public_url=muster.settings.public_url)
     for part in (health, session, meetings, operations, transfer):
         app.include_router(part.router)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.router.routes.append(Route("/api/{path:path}", _NothingHere(tuple(app.routes))))
     return app
 

@@ -8,7 +8,7 @@ import logging
 from fastapi import APIRouter, Response
 
 from domain.school import read_school
-from realtime.api import wire
+from realtime.api import shapes, wire
 from realtime.auth import TheMuster
 
 router = APIRouter(tags=["health"])
@@ -16,13 +16,17 @@ TIMEOUT_S = 5.0
 log = logging.getLogger("muster.health")
 
 
-@router.get("/healthz", summary="The event loop turns")
+@router.get("/healthz", summary="The event loop turns", responses={200: {"model": shapes.Health}})
 async def healthz() -> Response:
     """200 as long as this process can answer at all."""
     return wire.Json({"status": "ok"})
 
 
-@router.get("/readyz", summary="Database reachable and migrated, operations being written")
+@router.get(
+    "/readyz",
+    summary="Database reachable and migrated, operations being written",
+    responses={200: {"model": shapes.Readiness}, 503: {"model": shapes.Readiness}},
+)
 async def readyz(muster: TheMuster) -> Response:
     """200 when everything needed for work is there, else 503 with what is not."""
     checks = {"recorder": muster.recorder.is_running, "database": False}

@@ -22,7 +22,7 @@ from domain.model import MeetingState, Role
 from domain.muster import Muster
 from domain.people import PersonView
 from domain.register import MeetingKey, MeetingView
-from realtime.api import wire
+from realtime.api import shapes, wire
 from realtime.auth import TheHub, TheMuster, Visitor, visitor_of
 from realtime.hub import Follower, TooSlow
 from realtime.problems import Problem, not_found
@@ -65,7 +65,11 @@ def _children(conn: Connection, visitor: LoginView) -> list[PersonView]:
     return people.students_of(conn, visitor.person_id) if visitor.role is Role.GUARDIAN else []
 
 
-@router.get("/sections", summary="The classes I teach or attend; for admins all")
+@router.get(
+    "/sections",
+    summary="The classes I teach or attend; for admins all",
+    responses={200: {"model": shapes.Sections}},
+)
 async def list_sections(visitor: Visitor, muster: TheMuster) -> Response:
     """Each with my role in it; admins see every class with role ``admin``."""
 
@@ -80,7 +84,11 @@ async def list_sections(visitor: Visitor, muster: TheMuster) -> Response:
     return wire.Json({"sections": await muster.store.read(work)})
 
 
-@router.get("/sections/{section_id}/meetings", summary="The meetings of a class")
+@router.get(
+    "/sections/{section_id}/meetings",
+    summary="The meetings of a class",
+    responses={200: {"model": shapes.Meetings}, 404: {}},
+)
 async def meetings_of_section(
     section_id: str,
     visitor: Visitor,
@@ -108,7 +116,11 @@ async def meetings_of_section(
     return wire.Json({"meetings": [wire.summary(line) for line in await muster.store.read(work)]})
 
 
-@router.get("/meetings", summary="My meetings of a day; for admins all")
+@router.get(
+    "/meetings",
+    summary="My meetings of a day; for admins all",
+    responses={200: {"model": shapes.MeetingsOfDay}},
+)
 async def meetings_of_day(
     visitor: Visitor,
     muster: TheMuster,
@@ -131,7 +143,9 @@ async def meetings_of_day(
 
 
 @router.get(
-    "/meetings/{meeting_id}", summary="A meeting with its roster: a snapshot at seq", responses={404: {}}
+    "/meetings/{meeting_id}",
+    summary="A meeting with its roster: a snapshot at seq",
+    responses={200: {"model": shapes.Snapshot}, 404: {}},
 )
 async def read_meeting(meeting_id: str, visitor: Visitor, muster: TheMuster) -> Response:
     """Staff get every row; a student the own one; a guardian the children's. Remarks are for staff."""
@@ -161,7 +175,7 @@ def _snapshot(view: MeetingView, seen: _Seen) -> dict[str, Any]:
 @router.get(
     "/meetings/{meeting_id}/codes",
     summary="What to show to the class right now: QR address, six digits, link",
-    responses={404: {}, 409: {}},
+    responses={200: {"model": shapes.Codes}, 404: {}, 409: {}},
 )
 async def codes(meeting_id: str, request: Request, visitor: Visitor, muster: TheMuster) -> Response:
     """For staff of the class, while the meeting is open; ``expires_at`` is when the QR turns."""
@@ -181,7 +195,7 @@ async def codes(meeting_id: str, request: Request, visitor: Visitor, muster: The
 @router.get(
     "/meetings/{meeting_id}/events",
     summary="The meeting's events after a seq, by long poll",
-    responses={404: {}},
+    responses={200: {"model": shapes.Events}, 404: {}},
 )
 async def read_events(
     meeting_id: str,
@@ -238,7 +252,7 @@ def _missed(conn: Connection, seen: _Seen, after: int, epoch: str | None, muster
 @router.get(
     "/meetings/{meeting_id}/records/{student_id}",
     summary="One student's record with its whole history",
-    responses={404: {}},
+    responses={200: {"model": shapes.RecordWithHistory}, 404: {}},
 )
 async def read_record(meeting_id: str, student_id: str, visitor: Visitor, muster: TheMuster) -> Response:
     """For staff of the class, the student, a guardian, an admin. Remarks are for staff."""
@@ -261,7 +275,11 @@ async def read_record(meeting_id: str, student_id: str, visitor: Visitor, muster
     return wire.Json(await muster.store.read(work))
 
 
-@router.get("/me/record", summary="My own attendance, newest first", tags=["records"])
+@router.get(
+    "/me/record",
+    summary="My own attendance, newest first",
+    responses={200: {"model": shapes.OwnRecord}, 404: {}},
+)
 async def own_record(
     visitor: Visitor,
     muster: TheMuster,

@@ -11,81 +11,68 @@ from starlette.concurrency import run_in_threadpool
 
 from domain.clock import format_instant
 from domain.operations import InvalidOperation, Operation, parse
-from realtime.api import wire
+from realtime.api import shapes, wire
+from realtime.api.shapes import MAX_OPERATIONS
 from realtime.auth import TheMuster, Visitor, address_of
 from realtime.problems import Problem
 
 router = APIRouter(prefix=wire.PREFIX, tags=["operations"])
-MAX_OPERATIONS = 500
 MAX_INFLATED = 4 * 1024 * 1024
-_EXAMPLE = {
-    "operations": [
-        {
-            "id": "019ab6a0-5f2a-7c11-9d7e-1f0b6d1c2a33",
-            "kind": "check_in",
-            "meeting_id": "019ab69f-0000-7000-8000-000000000001",
-            "captured_at": "2026-11-23T09:01:02.345Z",
-            "clock_offset_ms": 0,
-            "via": "code",
-            "proof": "123456",
-        }
-    ]
-}
-_OUTCOME = {
-    "type": "object",
-    "required": ["id", "outcome", "code", "hint", "record", "seq", "contested"],
-    "properties": {
-        "id": {"type": ["string", "null"], "format": "uuid"},
-        "outcome": {"enum": ["accepted", "duplicate", "parked", "rejected"]},
-        "code": {"type": ["string", "null"], "examples": ["bad_proof"]},
-        "hint": {"type": ["string", "null"]},
-        "record": {"type": ["object", "null"]},
-        "seq": {"type": ["integer", "null"]},
-        "contested": {"type": "boolean"},
-        "retry_after": {"type": "number"},
-    },
-}
-_DESCRIPTION: dict[str, Any] = {
+_MEETING = "019ab69f-0000-7000-8000-000000000001"
+
+
+def _an_example(summary: str, **operation: Any) -> dict[str, Any]:
+    said = {"id": "019ab6a0-5f2a-7c11-9d7e-1f0b6d1c2a33", "meeting_id": _MEETING}
+    return {"summary": summary, "value": {"operations": [said | operation]}}
+
+
+_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["operations"],
-                    "properties": {
-                        "operations": {
-                            "type": "array",
-                            "maxItems": MAX_OPERATIONS,
-                            "items": {"type": "object"},
-                        }
-                    },
+                "schema": {"$ref": "#/components/schemas/Operations"},
+                "examples": {
+                    "open": _an_example("Open a meeting that is in the timetable", kind="open_meeting"),
+                    "check_in": _an_example(
+                        "Check in by QR",
+                        kind="check_in",
+                        captured_at="2026-11-23T09:01:02.345Z",
+                        clock_offset_ms=0,
+                        via="qr",
+                        proof=f"{_MEETING}.119695560.6NXQ9AOazkSA7K6eJH84pw",
+                    ),
+                    "mark": _an_example(
+                        "Mark a student late",
+                        kind="mark",
+                        student_id="019ab69e-0000-7000-8000-000000000007",
+                        status="late",
+                        minutes_late=7,
+                        seen_seq=41,
+                    ),
+                    "close": _an_example(
+                        "Close; the unmarked become absent", kind="close_meeting", final=True
+                    ),
                 },
-                "example": _EXAMPLE,
             }
         },
-    },
-    "responses": {
-        "200": {
-            "description": "One outcome for each operation, in order, after they are durable",
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {
-                            "outcomes": {"type": "array", "items": _OUTCOME},
-                            "server_time": {"type": "string", "format": "date-time"},
-                        },
-                    }
-                }
-            },
-        }
-    },
+    }
 }
 
 
 @router.post(
-    "/operations", summary="Record operations; each is answered by itself", openapi_extra=_DESCRIPTION
+    "/operations",
+    summary="Record operations; each is answered by itself",
+    openapi_extra=_BODY,
+    responses={
+        200: {"model": shapes.Outcomes, "description": "One outcome each, in order, when they are durable"},
+        400: {},
+        403: {},
+        413: {},
+        415: {},
+        422: {},
+        503: {},
+    },
 )
 async def record(request: Request, visitor: Visitor, muster: TheMuster) -> Response:
     """At most 500 a call, also gzipped (Content-Encoding). One bad operation never spoils its neighbours."""

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from domain.clock import format_instant
-from realtime.api import wire
+from realtime.api import shapes, wire
 from realtime.auth import TheMuster, Visitor, address_of, forget_login_cookie, set_login_cookie
 from realtime.problems import not_found
 
 router = APIRouter(prefix=wire.PREFIX, tags=["log-in"])
 
 
-class Credentials(BaseModel):
-    """An account and its password."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"email": "teacher1@demo.school", "password": "muster-demo"}]}
-    )
-    email: Annotated[str, Field(max_length=254)]
-    password: Annotated[str, Field(max_length=1000)]
-
-
-class NewPassword(BaseModel):
-    """The password that holds and the one that shall."""
-
-    old: Annotated[str, Field(max_length=1000)]
-    new: Annotated[str, Field(max_length=1000)]
-
-
 @router.post(
-    "/login", summary="Log in: gives a bearer token and sets the cookie", responses={401: {}, 429: {}}
+    "/login",
+    summary="Log in: gives a bearer token and sets the cookie",
+    responses={200: {"model": shapes.Granted}, 401: {}, 403: {}, 429: {}},
 )
-async def log_in(credentials: Credentials, request: Request, muster: TheMuster) -> Response:
+async def log_in(credentials: shapes.Credentials, request: Request, muster: TheMuster) -> Response:
     """``token`` goes into ``Authorization: Bearer``; browsers use the cookie that is set too."""
     granted = await muster.logins.log_in(
         credentials.email,
@@ -63,7 +45,7 @@ async def log_out(visitor: Visitor, muster: TheMuster) -> Response:
     return response
 
 
-@router.get("/me", summary="Who I am, and where I am logged in")
+@router.get("/me", summary="Who I am, and where I am logged in", responses={200: {"model": shapes.Me}})
 async def me(visitor: Visitor, muster: TheMuster) -> Response:
     """The person, and every login that still holds; ``is_current`` is the one that asks."""
     logins = await muster.logins.logins_of(visitor.person_id, visitor.login_id)
@@ -77,7 +59,7 @@ async def me(visitor: Visitor, muster: TheMuster) -> Response:
     )
 
 
-@router.delete("/me/logins/{login_id}", status_code=204, summary="End one of my log-ins")
+@router.delete("/me/logins/{login_id}", status_code=204, summary="End one of my log-ins", responses={404: {}})
 async def end_login(login_id: str, visitor: Visitor, muster: TheMuster) -> Response:
     """That browser or program is logged out at once."""
     own = await muster.logins.logins_of(visitor.person_id)
@@ -87,8 +69,13 @@ async def end_login(login_id: str, visitor: Visitor, muster: TheMuster) -> Respo
     return Response(status_code=204)
 
 
-@router.post("/me/password", status_code=204, summary="Change my password; all my other log-ins end")
-async def change_password(passwords: NewPassword, visitor: Visitor, muster: TheMuster) -> Response:
+@router.post(
+    "/me/password",
+    status_code=204,
+    summary="Change my password; all my other log-ins end",
+    responses={429: {}},
+)
+async def change_password(passwords: shapes.NewPassword, visitor: Visitor, muster: TheMuster) -> Response:
     """401 when ``old`` is wrong, 422 when ``new`` is too weak."""
     await muster.logins.change_password(
         visitor.person_id, passwords.old, passwords.new, keep_login_id=visitor.login_id

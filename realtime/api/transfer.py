@@ -13,14 +13,25 @@ from starlette.datastructures import UploadFile
 from domain import export, roster_import, school
 from domain.muster import Muster
 from domain.roster_import import ImportPlan
-from realtime.api import wire
+from realtime.api import shapes, wire
 from realtime.auth import Admin, TheMuster, Visitor
 from realtime.problems import Problem
 
 router = APIRouter(prefix=wire.PREFIX, tags=["files"])
 
 
-@router.get("/export/attendance.csv", summary="Attendance as CSV, of what I may see")
+class Csv(Response):
+    """A table for spreadsheets."""
+
+    media_type = "text/csv; charset=utf-8"
+
+
+@router.get(
+    "/export/attendance.csv",
+    summary="Attendance as CSV, of what I may see",
+    response_class=Csv,
+    responses={403: {}},
+)
 async def export_attendance(
     visitor: Visitor,
     muster: TheMuster,
@@ -49,9 +60,17 @@ async def export_attendance(
     text = await muster.store.read(work)
     name = f"attendance-{begin_on}-{end_on}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(text.encode(), media_type="text/csv; charset=utf-8", headers=headers)
+    return Csv(text.encode(), headers=headers)
 
 
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": shapes.ImportReport},
+    400: {},
+    403: {},
+    409: {},
+    413: {},
+    422: {},
+}
 _UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -65,8 +84,15 @@ _UPLOAD: dict[str, Any] = {
 }
 
 
-@router.post("/import/roster", summary="Import people and classes from one CSV", openapi_extra=_UPLOAD)
-@router.post("/import/oneroster", summary="Import a OneRoster CSV zip", openapi_extra=_UPLOAD)
+@router.post(
+    "/import/roster",
+    summary="Import people and classes from one CSV",
+    openapi_extra=_UPLOAD,
+    responses=_ANSWERS,
+)
+@router.post(
+    "/import/oneroster", summary="Import a OneRoster CSV zip", openapi_extra=_UPLOAD, responses=_ANSWERS
+)
 async def import_roster(
     request: Request,
     visitor: Admin,

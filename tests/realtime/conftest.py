@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ from sqlalchemy import Connection, text
 from domain.model import EnrolmentRole, Role
 from domain.muster import Muster
 from domain.passwords import hash_password
+from realtime.api import shapes
 from realtime.app import create_app
 from realtime.bus import MemoryBus
 from realtime.hub import Hub
@@ -98,12 +101,15 @@ async def log_in(client: httpx.AsyncClient, who: str) -> dict[str, Any]:
 
 @pytest_asyncio.fixture
 async def client_as(app: FastAPI, klass: AClass) -> AsyncIterator[As]:
-    """Makes clients: ``await client_as("teacher")`` is logged in by bearer token, ``None`` is nobody."""
+    """Makes clients: ``await client_as("teacher")`` is logged in by bearer token, ``None`` is nobody.
+
+    Every answer that they get is held to the description of the API."""
     clients: list[httpx.AsyncClient] = []
+    hooks: dict[str, list[Callable[..., Any]]] = {"response": [partial(hold_to_description, app.openapi())]}
 
     async def make(who: str | None) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        client = httpx.AsyncClient(transport=transport, base_url="http://muster.test")
+        client = httpx.AsyncClient(transport=transport, base_url="http://muster.test", event_hooks=hooks)
         clients.append(client)
         if who is not None:
             token = (await log_in(client, who))["token"]
@@ -114,6 +120,27 @@ async def client_as(app: FastAPI, klass: AClass) -> AsyncIterator[As]:
     yield make
     for client in clients:
         await client.aclose()
+
+
+async def hold_to_description(document: dict[str, Any], answer: httpx.Response) -> None:
+    """Fail unless this is an answer that the description tells of, in its shape."""
+    await answer.aread()
+    path = answer.request.url.path
+    for template, calls in document["paths"].items():
+        call = calls.get(answer.request.method.lower())
+        if call and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
+            break
+    else:
+        return  # a page, or nothing at all
+    if answer.status_code in (413, 500):  # may befall every call
+        return
+    told = call["responses"].get(str(answer.status_code))
+    assert told is not None, f"{answer.request.method} {template} gave {answer.status_code}: {answer.text}"
+    for media_type, content in told.get("content", {}).items():
+        assert answer.headers["content-type"] == media_type
+        if "$ref" in content["schema"]:
+            shape = getattr(shapes, content["schema"]["$ref"].rpartition("/")[2])
+            shape.model_validate_json(answer.content)
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
