@@ -37,7 +37,7 @@ FEED_LINES = 40
 class Viewer:
     """One open page. ``show`` is given patches: {seq, from, rows, feed} or {facts} or {snapshot…}."""
 
-    show: Show
+    show: Show = lambda patch: None  # until the page is built: it begins with a snapshot
 
 
 @dataclass(slots=True)
@@ -65,6 +65,8 @@ class LiveMeeting:
         self._pending: _Pending | None = None
         self._key: MeetingKey | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._is_stale = False
         self._timer: asyncio.TimerHandle | None = None
         self._code_watchers: list[tuple[str, ShowCodes]] = []
         self._ticking: asyncio.Task[None] | None = None
@@ -118,8 +120,9 @@ class LiveMeeting:
             end()
         if self._timer is not None:
             self._timer.cancel()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in (self._ticking, self._reloading):
+            if task is not None:
+                task.cancel()
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, for a page that begins or has missed something."""
@@ -134,7 +137,7 @@ class LiveMeeting:
         """Read the meeting's own facts again (its state also changes with the clock) and show them."""
         now = self._muster.clock.now()
         view = await self._muster.store.read(lambda conn: register.read_meeting(conn, self.meeting_id, now))
-        if view is None:
+        if view is None or view.seq < self.view.seq:  # a later reading was faster
             return
         self._view = view
         self._names |= {member.person_id: member.name for member in view.staff}
@@ -227,7 +230,7 @@ class LiveMeeting:
         if event.name != events.ROSTER_CHANGED or self._view is None:
             return
         if event.data["section_id"] in (None, self._view.section_id):
-            background_tasks.create(self._reload(), name="reload a live meeting")
+            self._reload()
 
     def _on_event(self, event: Event) -> None:
         if self._early is not None:
@@ -236,7 +239,7 @@ class LiveMeeting:
         if event.seq <= self._seq:
             return
         if event.seq != self._seq + 1:  # cannot happen in one process; the log knows what is missing
-            background_tasks.create(self._reload(), name="reload a live meeting")
+            self._reload()
             return
         self._seq = event.seq
         if self._pending is None:
@@ -276,10 +279,23 @@ class LiveMeeting:
                     self._feed[place] = line
         self._tell({"feed": lines})
 
-    async def _reload(self) -> None:
-        self._early = []
-        await self._load()
-        self._tell({"snapshot": self.snapshot()})
+    def _reload(self) -> None:
+        """Read everything again, one reading after the other: an older one never comes last."""
+        self._is_stale = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = background_tasks.create(self._catch_up(), name="reload a live meeting")
+
+    async def _catch_up(self) -> None:
+        while self._is_stale:
+            self._is_stale = False
+            self._early = []
+            try:
+                await self._load()
+            except Exception:  # the pages show what they have; the next event tries again
+                log.exception("meeting %s could not be read again", self.meeting_id)
+                self._early = None
+                return
+            self._tell({"snapshot": self.snapshot()})
 
     def _tell(self, patch: dict[str, Any]) -> None:
         for viewer in tuple(self._viewers):

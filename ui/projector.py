@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from markupsafe import escape
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from domain.model import MeetingState
 from ui.frame import Visit
 from ui.live import LiveMeeting, LiveMeetings, Viewer
-from ui.meeting import may_see, not_here
+from ui.meeting import end_unless_staff, may_see, not_here
 from ui.parts.register import CodesPanel
 
 _ATTENDED = ("present", "late", "remote", "left_early")
@@ -34,7 +34,7 @@ class ProjectorPage:
 
     def __init__(self, visit: Visit, lives: LiveMeetings, meeting_id: str) -> None:
         self._visit, self._lives, self._meeting_id = visit, lives, meeting_id
-        self._viewer = Viewer(self._show)
+        self._viewer = Viewer()
         self._end_codes: Any = None
         self._live: LiveMeeting
 
@@ -47,7 +47,8 @@ class ProjectorPage:
         ui.context.client.on_delete(self._leave)
         ui.add_body_html(_WAKE_AND_FULLSCREEN)
         view = self._live.view
-        with ui.element("main").classes("p-screen"):
+        self._screen = ui.element("main").classes("p-screen")
+        with self._screen:
             with ui.element("header").classes("p-head"):
                 ui.html(str(escape(view.section_title)), tag="h1", sanitize=False)
                 ui.label(f"Room {view.room}" if view.room else "").classes("m-soft")
@@ -64,14 +65,18 @@ class ProjectorPage:
                 )
                 ui.label("Press F for full screen").classes("m-soft p-key")
         self._sync()
+        self._viewer.show = self._show
 
     def _leave(self) -> None:
         if self._end_codes is not None:
             self._end_codes()
         self._lives.leave(self._live, self._viewer)
 
-    def _show(self, _patch: dict[str, Any]) -> None:
+    def _show(self, patch: dict[str, Any]) -> None:
         self._sync()
+        if "snapshot" in patch:
+            check = end_unless_staff(self._visit, self._meeting_id, self._screen, self._leave)
+            background_tasks.create(check, name="may this projector still be shown")
 
     def _sync(self) -> None:
         rows = self._live.snapshot()["rows"]
