@@ -114,9 +114,11 @@ class Pages:
 
     def _keep_alive(self, token: str | None) -> None:
         """Last on a page: a timer waits for the browser, and a page that waits is sent off half built."""
+        client = ui.context.client
 
         async def keep_alive() -> None:
-            await self._muster.logins.find(token)
+            if await self._muster.logins.find(token) is None:
+                background_tasks.create(_end(client), name="end a page whose login has run out")
 
         ui.timer(KEEP_ALIVE_S, keep_alive)
 
