@@ -24,7 +24,12 @@ CONNECTION_SCRIPT = """
     show(navigator.onLine ? "reconnecting" : "offline");
     timer = setTimeout(() => { if (state !== "live") show("offline"); }, 10000);
   };
-  const up = () => { clearTimeout(timer); show("live"); window.dispatchEvent(new Event("muster:connected")); };
+  // Whoever has to catch up says so by preventDefault(), and "muster:synced" when it has.
+  const up = () => {
+    clearTimeout(timer);
+    show(window.dispatchEvent(new Event("muster:connected", {cancelable: true})) ? "live" : "syncing");
+  };
+  window.addEventListener("muster:synced", () => { if (state === "syncing") show("live"); });
   // A socket is refused without a reason; if it is the log-in that has ended, loading anew leads there.
   const refused = async () => {
     const answer = await fetch("/api/v1/me").catch(() => null);

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 from nicegui.events import GenericEventArguments
 from sqlalchemy import Connection
 
@@ -36,6 +37,11 @@ class _Act:
     label: str
     operation_ids: tuple[str, ...]
 
+    @property
+    def id(self) -> str:
+        """What the page names it by."""
+        return self.operation_ids[0]
+
 
 async def may_see(muster: Muster, login: LoginView, meeting_id: str) -> bool:
     """Whether there is such a meeting and this person is of its staff."""
@@ -50,6 +56,18 @@ async def may_see(muster: Muster, login: LoginView, meeting_id: str) -> bool:
     return parse_id(meeting_id) is not None and await muster.store.read(work)
 
 
+async def end_unless_staff(
+    visit: Visit, meeting_id: str, shown: ui.element, leave: Callable[[], None]
+) -> None:
+    """Take away what a page shows of a meeting if its teacher is none of the class any more."""
+    if shown.is_deleted or await may_see(visit.muster, visit.login, meeting_id):
+        return
+    leave()
+    with shown.client:
+        shown.delete()
+        ui.navigate.reload()  # to what is said of a class that is not one's own
+
+
 class MeetingPage:
     """One open page of one meeting."""
 
@@ -58,7 +76,7 @@ class MeetingPage:
         self._muster = visit.muster
         self._lives = lives
         self._meeting_id = meeting_id
-        self._viewer = Viewer(self._show)
+        self._viewer = Viewer()
         self._undo: list[_Act] = []
         self._end_codes: Any = None
         self._register: Register
@@ -72,6 +90,7 @@ class MeetingPage:
         self._live = await self._lives.join(self._meeting_id, self._viewer)
         ui.context.client.on_delete(self._leave)
         self._register = Register(self._live.snapshot(), self._live.view.zone)
+        self._viewer.show = self._show
         self._register.on("act", self._act)
         self._register.on("resync", self._resync)
         with self._register:
@@ -89,10 +108,15 @@ class MeetingPage:
         self._register.apply(patch)
         if "facts" in patch or "snapshot" in patch:
             self._sync_codes()
+        if "snapshot" in patch:  # somebody came or went: it may be this teacher who went
+            check = end_unless_staff(self._visit, self._meeting_id, self._register, self._leave)
+            background_tasks.create(check, name="may this page still be shown")
 
     def _resync(self, event: GenericEventArguments) -> None:
         if event.args.get("seq") != self._live.seq:
             self._register.apply({"snapshot": self._live.snapshot()})
+        self._show_undo()  # whatever the page was waiting for may have been lost on the way
+        self._register.synced()
 
     def _sync_codes(self) -> None:
         """Codes are there exactly while the class is open."""
@@ -123,7 +147,7 @@ class MeetingPage:
     async def _act(self, event: GenericEventArguments) -> None:
         asked: dict[str, Any] = event.args
         if asked.get("type") == "undo":
-            await self._take_back()
+            await self._take_back(asked.get("last"))
             return
         raw = self._operations(asked)
         outcomes = await self._record(raw)
@@ -138,14 +162,18 @@ class MeetingPage:
             self._undo.append(_Act(self._label(asked), accepted))
             self._show_undo()
 
-    async def _take_back(self) -> None:
-        if not self._undo:
+    async def _take_back(self, last: Any) -> None:
+        """Take back the act that the page named: a second click that still names it does nothing."""
+        if not self._undo or self._undo[-1].id != last:
+            self._show_undo()
             return
         act = self._undo.pop()
-        self._show_undo()
         outcomes = await self._record(
             [{"id": new_id(), "kind": Kind.REVERT.value, "reverts": done} for done in act.operation_ids]
         )
+        if not outcomes:  # too busy: it can be tried again
+            self._undo.append(act)
+        self._show_undo()
         refused = next((o for o in outcomes if o.outcome is Verdict.REJECTED), None)
         if refused is not None:
             self._register.say(refused.hint or "", is_error=True)
@@ -194,7 +222,8 @@ class MeetingPage:
             return []
 
     def _show_undo(self) -> None:
-        self._register.undoable(len(self._undo), self._undo[-1].label if self._undo else "")
+        last = self._undo[-1] if self._undo else None
+        self._register.undoable(last.id if last else None, last.label if last else "")
 
     def _label(self, asked: dict[str, Any]) -> str:
         if asked.get("type") == "close":

@@ -51,7 +51,8 @@ export default {
     <dl class="r-counts" aria-label="Counters">
       <div class="r-here"><dt>Here</dt><dd class="m-num" data-testid="count-here"><b>{{ here }}</b> / {{ rows.length }}</dd></div>
       <div><dt>Late</dt><dd class="m-num" data-testid="count-late">{{ count("late") }}</dd></div>
-      <div><dt>Absent</dt><dd class="m-num" data-testid="count-absent">{{ count("absent") + count("excused") }}</dd></div>
+      <div><dt>Absent</dt><dd class="m-num" data-testid="count-absent">{{ count("absent") }}</dd></div>
+      <div v-if="count('excused')"><dt>Excused</dt><dd class="m-num" data-testid="count-excused">{{ count("excused") }}</dd></div>
       <div><dt>Not marked</dt><dd class="m-num" data-testid="count-unmarked">{{ unmarked.length }}</dd></div>
       <div v-if="open_questions" class="r-ask"><dt>To decide</dt><dd class="m-num">{{ open_questions }}</dd></div>
     </dl>
@@ -65,13 +66,16 @@ export default {
         <label class="r-search"><span class="m-out-of-sight">Search a student</span>
           <input type="search" v-model="search" placeholder="Search" autocomplete="off" data-testid="search"></label>
         <button class="m-quiet" :aria-pressed="exceptionsFirst" @click="exceptionsFirst = !exceptionsFirst" data-testid="sort">{{ exceptionsFirst ? "By name" : "Open questions first" }}</button>
-        <button class="m-quiet" data-testid="undo" :disabled="!undo.count" @click="act({type: 'undo'})" :title="undo.label">Undo<template v-if="undo.label">: {{ undo.label }}</template></button>
+        <button class="m-quiet" data-testid="undo" :disabled="!undo.last" @click="takeBack" :title="undo.label">Undo<template v-if="undo.label">: {{ undo.label }}</template></button>
         <button v-if="mayMark" class="m-primary r-rest" data-testid="mark-rest" :disabled="!unmarked.length" @click="ask('rest')">Mark the rest present</button>
       </div>
-      <p class="r-said" role="status" aria-live="polite" :data-tone="said.tone">{{ said.text }}</p>
+      <div class="r-news">
+        <p class="r-said" role="status" aria-live="polite" :data-tone="said.tone">{{ said.text }}</p>
+        <p v-if="!said.text && mayMark && rows.length" class="r-keys m-soft m-small">Tab to a student: P L A E R X mark, arrow keys move on.</p>
+      </div>
       <ul class="r-list">
         <li v-for="r in shown" :key="r.id" :data-testid="'roster-row-' + r.id" :data-status="r.status || 'unmarked'" tabindex="0"
-            class="r-row" :class="{'r-fresh': fresh[r.id]}" :aria-label="r.name + ', ' + wordOf(r)">
+            class="r-row" :class="{'r-fresh': fresh[r.id]}" :aria-label="r.name + ', ' + wordOf(r)" :aria-keyshortcuts="keys" @keydown.self="onKey($event, r)">
           <div class="r-who">
             <span class="r-name" dir="auto">{{ r.name }}</span>
             <span class="r-how m-soft m-small">{{ how(r) }}</span>
@@ -104,7 +108,7 @@ export default {
         <h2 id="r-feed-title">What happens</h2>
         <p v-if="!feed.length" class="m-soft r-empty">Arrivals and failed tries appear here as they happen.</p>
         <ol class="r-lines" data-testid="feed">
-          <li v-for="l in feed" :key="l.id" :class="'r-line r-' + l.kind" :data-kind="l.kind" :data-code="l.code || ''">
+          <li v-for="l in feed" :key="l.id" :class="'r-line r-line-' + l.kind" :data-kind="l.kind" :data-code="l.code || ''">
             <time class="m-num m-soft">{{ clock(l.atMs) }}</time>
             <span><b v-if="l.name" dir="auto">{{ l.name }}</b> {{ l.text }}<span v-if="l.hint" class="r-hint"> {{ l.hint }}</span></span>
           </li>
@@ -139,15 +143,17 @@ export default {
   data() {
     return {
       seq: 0, facts: {staff: [], state: "scheduled"}, rows: [], feed: [], search: "", exceptionsFirst: false,
-      asked: "", reason: "", undo: {count: 0, label: ""}, said: {text: "", tone: ""}, fresh: {}, statuses: STATUSES, words: WORDS,
+      asked: "", reason: "", undo: {last: null, label: ""}, said: {text: "", tone: ""}, fresh: {}, statuses: STATUSES, words: WORDS,
+      keys: STATUSES.map(([, letter]) => letter).join(" ") + " ArrowDown ArrowUp",
     };
   },
   created() { this.reset(this.initial); },
   mounted() {
-    this.resync = () => this.$emit("resync", {seq: this.seq});
-    window.addEventListener("muster:connected", this.resync);
+    // The page is live only when the server has said that nothing is missing here.
+    this.onConnected = (e) => { e.preventDefault(); this.resync(); };
+    window.addEventListener("muster:connected", this.onConnected);
   },
-  unmounted() { window.removeEventListener("muster:connected", this.resync); },
+  unmounted() { window.removeEventListener("muster:connected", this.onConnected); },
   computed: {
     mayMark() { return ["open", "closing", "closed", "scheduled"].includes(this.facts.state); },
     here() { return this.rows.filter((r) => ATTENDED.includes(r.status)).length; },
@@ -168,6 +174,8 @@ export default {
       this.seq = all.seq; this.facts = all.facts; this.rows = all.rows;
       this.feed = all.feed.slice().reverse(); this.fresh = {};
     },
+    resync() { this.$emit("resync", {seq: this.seq}); },
+    synced() { window.dispatchEvent(new Event("muster:synced")); },
     apply(patch) {
       if (patch.snapshot) return this.reset(patch.snapshot);
       if (patch.facts) this.facts = patch.facts;
@@ -189,12 +197,29 @@ export default {
       }
       if (this.feed.length > MAX_FEED) this.feed.length = MAX_FEED;
     },
-    undoable(undo) { this.undo = undo; },
+    undoable(undo) { this.undo = undo; },  // {last: id of the act that would be taken back, label}
     say(said) { this.said = said; },
     // -- to the server
     act(what) { this.$emit("act", {...what, seen: this.seq, id: newId()}); },
+    takeBack() {
+      if (this.undo.last) this.act({type: "undo", last: this.undo.last});
+      this.undo = {last: null, label: ""};  // until the server says what comes next: a double click takes back one
+    },
     mark(r, status, minutes) {
+      const again = r.id + status, now = performance.now();
+      if (this.sent && this.sent.again === again && now - this.sent.at < 500) return;  // a double click is one
+      this.sent = {again, at: now};
       this.act({type: "mark", status, minutes: status === "late" && minutes ? minutes : null, items: [{id: newId(), student: r.id}]});
+    },
+    onKey(event, r) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const key = event.key, status = STATUSES.find(([, letter]) => letter === key.toUpperCase());
+      if (status && this.mayMark) this.mark(r, status[0]);
+      else if (key === "ArrowDown" || key === "ArrowUp") {
+        const next = key === "ArrowDown" ? event.target.nextElementSibling : event.target.previousElementSibling;
+        if (next) next.focus();
+      } else return;
+      event.preventDefault();
     },
     ask(what) { this.asked = what; this.reason = ""; this.$refs.dialog.showModal(); },
     confirm() {

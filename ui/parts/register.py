@@ -26,9 +26,13 @@ class Register(ui.element, component="register.js"):
         """Tell the person something, politely."""
         self.run_method("say", {"text": text, "tone": "bad" if is_error else "good"})
 
-    def undoable(self, count: int, label: str) -> None:
-        """What undo would take back."""
-        self.run_method("undoable", {"count": count, "label": label})
+    def undoable(self, last: str | None, label: str) -> None:
+        """What undo would take back; None if there is nothing."""
+        self.run_method("undoable", {"last": last, "label": label})
+
+    def synced(self) -> None:
+        """The page has everything: it may call itself live."""
+        self.run_method("synced")
 
 
 class CodesPanel(ui.element, component="codes.js"):
