@@ -58,6 +58,9 @@ class TeacherPage:
         self._asked_on = on
         self._cards: dict[str, _Card] = {}
         self._shown: tuple[tuple[str, bool], ...] | None = None
+        self._extra_id = new_id(
+            self._muster.clock.now()
+        )  # one per page, so that a double click opens one class
         self._fresh = Fresh(hub, self._refresh)
 
     async def build(self) -> None:
@@ -69,8 +72,9 @@ class TeacherPage:
                 ui.label(f"{self._on:%A, %-d %B}").classes("m-soft m-small")
                 ui.html("Today" if self._is_today else "Classes of the day", tag="h1", sanitize=False)
             ui.html(
-                '<form class="t-day" method="get" action="/teacher"><label class="m-soft m-small">Another day '
-                f'<input type="date" name="on" value="{self._on.isoformat()}" onchange="this.form.submit()"></label></form>',
+                f'<form class="t-day" method="get" action="/teacher">{_step(self._on, -1)}'
+                f'<input type="date" name="on" value="{self._on.isoformat()}" aria-label="Another day" onchange="this.form.submit()">'
+                f"{_step(self._on, 1)}</form>",
                 sanitize=False,
             )
         self._said = ui.label("").classes("r-said").props('role="status" aria-live="polite"')
@@ -185,8 +189,8 @@ class TeacherPage:
         with ui.element("section").classes("m-card t-empty"):
             ui.html("No classes on this day", tag="h2", sanitize=False)
             ui.label(
-                "Classes appear here by themselves when they are on the timetable. "
-                "For one that is not, open it below; an admin sets up timetables under Classes."
+                "Classes appear here by themselves when they are on the timetable; an admin sets that up. "
+                + ("One that is not on it you can open below." if self._teaches and self._is_today else "")
             ).classes("m-soft")
 
     def _is_now(self, m: MeetingSummary) -> bool:
@@ -204,7 +208,7 @@ class TeacherPage:
         now = self._muster.clock.now()
         await self._record_opening(
             {
-                "meeting_id": new_id(now),
+                "meeting_id": self._extra_id,
                 "section_id": self._section.value,
                 "scheduled_start": now,
                 "scheduled_end": now + AD_HOC,
@@ -228,6 +232,13 @@ class TeacherPage:
             self._said.text = outcome.hint or ""
             return
         ui.navigate.to(f"/meeting/{operation.meeting_id}")
+
+
+def _step(on: date, days: int) -> str:
+    """The link to the day before or after."""
+    to = on + timedelta(days=days)
+    sign, word = ("‹", "The day before") if days < 0 else ("›", "The day after")
+    return f'<a class="m-quiet" href="/teacher?on={to.isoformat()}" aria-label="{word}" title="{word}">{sign}</a>'
 
 
 def _by_relevance(meetings: Sequence[MeetingSummary], now: datetime) -> list[MeetingSummary]:
