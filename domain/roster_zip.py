@@ -13,7 +13,7 @@ from domain.roster_csv import Findings, Place
 
 MAX_FILES = 100
 MAX_UNPACKED_BYTES = 32_000_000  # of the files that are read, in all; 60,000 rows are 8 MB
-# RuntimeError, of which NotImplementedError is one: encrypted, or packed in a way zipfile does not know.
+# RuntimeError: encrypted, or packed in a way zipfile does not know.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
 
 
@@ -75,7 +75,7 @@ def _members(
             findings.error(place, "", f"The zip holds {name} twice.", "Export again.")
             return None
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise NotImplementedError(name)
+            raise zipfile.BadZipFile(f"{name} is packed in a way that is not read here")
         with archive.open(info) as member:
             contents[name] = member.read(left + 1)  # what it says of its size is not believed
         left -= len(contents[name])
