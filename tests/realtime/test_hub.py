@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
 from domain.events import Event
@@ -70,3 +73,52 @@ async def test_a_follower_reads_at_its_own_pace_and_is_told_when_it_was_too_slow
         bus.publish([an_event(QUEUE + 10)])
         assert (await follower.next()).seq == QUEUE + 10
     assert hub.watcher_count("meeting:m") == 0
+
+
+def test_a_failing_receiver_does_not_keep_others_from_what_is_published() -> None:
+    bus, heard = MemoryBus(), list[Event]()
+
+    def fail(_events: Sequence[Event]) -> None:
+        raise RuntimeError("broken")
+
+    bus.subscribe(fail)
+    end = bus.subscribe(heard.extend)
+
+    bus.publish([an_event(1)])
+    end()
+    end()
+    bus.publish([an_event(2)])
+
+    assert [event.seq for event in heard] == [1]
+
+
+async def test_a_follower_ends_with_its_owner_however_that_ends() -> None:
+    hub = Hub(MemoryBus())
+
+    async def fail() -> None:
+        async with hub.follow("meeting:m"):
+            raise RuntimeError("broken")
+
+    async def wait() -> None:
+        async with hub.follow("meeting:m") as follower:
+            await follower.next()
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    waiting = asyncio.create_task(wait())
+    await asyncio.wait([waiting], timeout=0.01)
+    assert hub.watcher_count("meeting:m") == 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert hub.topic_count == 0
+
+
+def test_a_hub_that_is_closed_hears_nothing_more() -> None:
+    bus, heard = MemoryBus(), list[Event]()
+    hub = Hub(bus)
+    hub.watch("meeting:m", heard.append)
+
+    hub.close()
+    bus.publish([an_event(1)])
+
+    assert heard == []
