@@ -58,6 +58,7 @@ class TeacherPage:
         self._asked_on = on
         self._cards: dict[str, _Card] = {}
         self._shown: tuple[tuple[str, bool], ...] | None = None
+        self._is_opening = False  # stays so once the page is on its way to the meeting
         self._extra_id = new_id(
             self._muster.clock.now()
         )  # one per page, so that a double click opens one class
@@ -216,6 +217,9 @@ class TeacherPage:
         )
 
     async def _record_opening(self, fields: dict[str, Any]) -> None:
+        if self._is_opening:  # the second of two clicks
+            return
+        self._is_opening = True
         operation = operations.make(
             Kind.OPEN_MEETING, captured_at=self._muster.clock.now(), clock_offset_ms=0, **fields
         )
@@ -226,10 +230,10 @@ class TeacherPage:
                 )
             )[0]
         except RecorderBusy:
-            self._said.text = HINTS["busy"]
+            self._said.text, self._is_opening = HINTS["busy"], False
             return
         if outcome.outcome is Verdict.REJECTED:
-            self._said.text = outcome.hint or ""
+            self._said.text, self._is_opening = outcome.hint or "", False
             return
         ui.navigate.to(f"/meeting/{operation.meeting_id}")
 

@@ -216,3 +216,91 @@ def test_a_student_who_joins_meanwhile_appears_without_a_reload(
     assert answer.json().get("is_applied"), answer.text
     expect(rows).to_have_count(before + 1)
     expect(page.get_by_text("New Comer")).to_be_visible()
+
+
+def test_a_double_click_counts_once(
+    page_as: PageAs, live_class: LiveClass, api_as: Callable[[str], Api]
+) -> None:
+    desk = page_as("teacher1", live_class.path)
+    first, second = live_class.students[0], live_class.students[1]
+    row(desk, first).get_by_test_id("mark-late").click()
+    row(desk, second).get_by_test_id("mark-absent").dblclick()
+    expect(row(desk, second)).to_have_attribute("data-status", "absent")
+    expect(desk.get_by_test_id("undo")).to_contain_text(second["name"])
+
+    desk.get_by_test_id("undo").dblclick()
+
+    expect(row(desk, second)).to_have_attribute("data-status", "unmarked")
+    expect(desk.get_by_test_id("undo")).to_contain_text(first["name"])
+    expect(row(desk, first)).to_have_attribute("data-status", "late")
+
+    teacher = api_as("teacher2")
+    before = len(teacher.get("/meetings")["meetings"])
+    page = page_as("teacher2", "/teacher")
+    page.get_by_test_id("open-extra").evaluate("(button) => { button.click(); button.click(); }")
+    page.wait_for_url(re.compile("/meeting/"))
+    assert len(teacher.get("/meetings")["meetings"]) == before + 1
+
+
+def test_a_register_is_taken_without_a_mouse(page_as: PageAs, live_class: LiveClass) -> None:
+    desk = page_as("teacher1", live_class.path)
+    first, second = live_class.students[0], live_class.students[1]
+
+    desk.get_by_test_id("mark-rest").focus()
+    desk.keyboard.press("Tab")
+    expect(row(desk, first)).to_be_focused()
+    desk.keyboard.press("p")
+    desk.keyboard.press("ArrowDown")
+    expect(row(desk, second)).to_be_focused()
+    desk.keyboard.press("l")
+
+    expect(row(desk, first)).to_have_attribute("data-status", "present")
+    expect(row(desk, second)).to_have_attribute("data-status", "late")
+    desk.get_by_test_id("search").fill("pa")  # letters typed elsewhere mark nobody
+    expect(desk.get_by_test_id("count-unmarked")).to_have_text("28")
+
+
+def test_a_page_says_that_it_catches_up_before_it_says_that_it_is_live(
+    page_as: PageAs, live_class: LiveClass
+) -> None:
+    desk = page_as("teacher1", live_class.path)
+    desk.evaluate(
+        """() => {
+            const state = document.querySelector('[data-testid=connection-state]');
+            window.states = [];
+            new MutationObserver(() => window.states.at(-1) === state.dataset.state || window.states.push(state.dataset.state))
+                .observe(state, {attributes: true});
+            window.socket.disconnect();
+            window.socket.connect();
+        }"""
+    )
+
+    desk.wait_for_function("window.states.at(-1) === 'live'")
+
+    assert desk.evaluate("window.states") == ["reconnecting", "syncing", "live"]
+
+
+def test_a_teacher_who_is_taken_out_of_a_class_loses_its_pages(
+    page_as: PageAs, api_as: Callable[[str], Api]
+) -> None:
+    teacher, guest = api_as("teacher3"), api_as("teacher2").user
+    section = teacher.get("/sections")["sections"][-1]
+    admin = page_as("admin", f"/admin/sections/{section['id']}")
+    staff = admin.get_by_test_id("staff")
+    staff.get_by_label("Find a teacher by name").fill(guest["name"])
+    staff.get_by_role("button", name=f"Add {guest['name']}").click()
+    end = staff.get_by_role("button", name=f"End the enrolment of {guest['name']}")
+    expect(end).to_be_visible()
+    meeting_id = new_id()
+    teacher.record("open_meeting", meeting_id=meeting_id, section_id=section["id"])
+    desk = page_as("teacher2", f"/meeting/{meeting_id}")
+    wall = page_as("teacher2", f"/meeting/{meeting_id}/projector")
+    expect(wall.get_by_test_id("code")).to_be_visible()
+    expect(desk.get_by_test_id("code")).to_be_visible()
+
+    end.click()
+    admin.get_by_role("alertdialog").get_by_role("button", name="Take out").click()
+
+    for page in (desk, wall):
+        expect(page.get_by_role("heading", name="This class is not here")).to_be_visible()
+        expect(page.get_by_test_id("code")).to_have_count(0)
