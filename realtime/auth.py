@@ -72,7 +72,16 @@ async def admin_of(request: Request) -> LoginView:
     return visitor
 
 
+# Coroutines, since FastAPI sends plain functions to a thread: on the hot path the longest way of all.
+async def _muster(connection: HTTPConnection) -> Muster:
+    return muster_of(connection)
+
+
+async def _hub(connection: HTTPConnection) -> Hub:
+    return hub_of(connection)
+
+
 Visitor = Annotated[LoginView, Depends(visitor_of)]
 Admin = Annotated[LoginView, Depends(admin_of)]
-TheMuster = Annotated[Muster, Depends(muster_of)]
-TheHub = Annotated[Hub, Depends(hub_of)]
+TheMuster = Annotated[Muster, Depends(_muster)]
+TheHub = Annotated[Hub, Depends(_hub)]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 
 from domain.model import Kind
 from domain.operations import Operation, parse
-from realtime.api import shapes
+from realtime import health
+from realtime.api import meetings, operations, session, shapes, transfer
 from tests.realtime.conftest import As
 
 
@@ -102,3 +107,16 @@ async def test_an_answer_that_was_not_told_of_would_be_noticed(client_as: As) ->
     ):
         with pytest.raises((AssertionError, ValueError)):
             await hook(strange)
+
+
+def test_no_call_takes_the_way_through_a_thread_for_what_it_depends_on() -> None:
+    def needs(dependant: Dependant) -> Iterator[Dependant]:
+        for inner in dependant.dependencies:
+            yield inner
+            yield from needs(inner)
+
+    for part in (health, meetings, operations, session, transfer):
+        for route in part.router.routes:
+            assert isinstance(route, APIRoute)
+            for inner in needs(route.dependant):
+                assert inspect.iscoroutinefunction(inner.call), (route.path, inner.call)
