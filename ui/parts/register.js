@@ -47,6 +47,7 @@ export default {
     <p v-if="facts.state === 'cancelled'" class="r-note">This class was cancelled. {{ facts.cancelReason }}</p>
     <p v-if="['closing', 'closed', 'locked'].includes(facts.state)" class="r-note">
       Closed at {{ facts.closed }}. {{ facts.taken ? "The register is taken." : "It closed by itself: nobody has confirmed this register." }}
+      <template v-if="facts.state === 'closing'">Check-ins that phones made before that may still arrive for a moment.</template>
     </p>
     <dl class="r-counts" aria-label="Counters">
       <div class="r-here"><dt>Here</dt><dd class="m-num" data-testid="count-here"><b>{{ here }}</b> / {{ rows.length }}</dd></div>
@@ -127,6 +128,7 @@ export default {
         <h2 id="r-ask-title">Close this class?</h2>
         <p v-if="unmarked.length"><b>{{ unmarked.length }}</b> not marked {{ unmarked.length === 1 ? "becomes" : "become" }} absent. Nobody else changes.</p>
         <p v-else>Everybody has a mark; nobody changes.</p>
+        <p v-if="contested"><b>{{ contested }}</b> still to decide: what the register shows now stands until then.</p>
       </template>
       <template v-if="asked === 'reopen'">
         <h2 id="r-ask-title">Reopen this class?</h2>
@@ -159,6 +161,7 @@ export default {
     here() { return this.rows.filter((r) => ATTENDED.includes(r.status)).length; },
     unmarked() { return this.rows.filter((r) => !r.status); },
     open_questions() { return this.rows.filter((r) => r.contested || r.unverified).length; },
+    contested() { return this.rows.filter((r) => r.contested).length; },
     stateText() { return STATES[this.facts.state] || this.facts.state; },
     shown() {
       const wanted = fold(this.search.trim());
