@@ -130,14 +130,14 @@ async def test_marks_that_come_while_it_reads_again_are_not_lost(
     patches.clear()
     await muster.recorder.record([mark(klass, 0, "remote")], klass.teacher)
     await until(lambda: any("rows" in patch for patch in patches))
-    assert shown(live.snapshot()) == statuses(muster, klass)
+    await until(lambda: shown(live.snapshot()) == statuses(muster, klass))
 
 
 async def test_the_older_of_two_readings_never_comes_last(
     muster: Muster, klass: AClass, lives: LiveMeetings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = await lives.join(klass.meeting_id, Viewer())
-    read, go_on, begun, ended = muster.store.read, asyncio.Event(), 0, 0
+    read, has_read, go_on, begun, ended = muster.store.read, asyncio.Event(), asyncio.Event(), 0, 0
 
     async def read_the_first_slowly(work: Callable[[Connection], Any]) -> Any:
         nonlocal begun, ended
@@ -145,6 +145,7 @@ async def test_the_older_of_two_readings_never_comes_last(
         is_first = begun == 1
         found = await read(work)
         if is_first:
+            has_read.set()
             await go_on.wait()
         ended += 1
         return found
@@ -152,9 +153,10 @@ async def test_the_older_of_two_readings_never_comes_last(
     with monkeypatch.context() as patched:
         patched.setattr(muster.store, "read", read_the_first_slowly)
         await tell_of_roster(muster, klass)
-        await until(lambda: begun == 1)
+        await has_read.wait()
         await muster.recorder.record([mark(klass, 0, "late")], klass.teacher)
         await tell_of_roster(muster, klass)
+        await until(lambda: ended == 1 or live._is_stale)  # the second has overtaken, or waits its turn
         go_on.set()
         await until(lambda: ended == 2 and live._reloading is not None and live._reloading.done())
 
