@@ -44,8 +44,9 @@ def test_a_teacher_opens_a_class_in_two_taps_and_students_arrive(
     student = api_as("student7")
     outcome = student.record("check_in", meeting_id=meeting_id, via="qr", proof=token.rpartition("/")[2])
     assert outcome["outcome"] == "accepted", outcome
+    # The demo school's class began a while ago at most times of day: then whoever arrives now is late.
     expect(page.get_by_test_id(f"roster-row-{student.user['id']}")).to_have_attribute(
-        "data-status", "present"
+        "data-status", re.compile("^(present|late)$")
     )
     expect(page.get_by_test_id("count-here")).to_have_text("1 / 30")
     expect(page.get_by_test_id("feed")).to_contain_text("by QR code")
