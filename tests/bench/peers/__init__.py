@@ -1,0 +1,1 @@
+"""Other servers that send the same messages to as many connections: what Muster is compared with."""
