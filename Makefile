@@ -21,6 +21,7 @@ run: .venv/run.stamp  ## start Muster with the demo school
 
 test: .venv/dev.stamp lint  ## run every test
 	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.servers
 	@$(BIN)/python -m pytest
 
 lint: .venv/dev.stamp  ## style, types, import directions

@@ -376,13 +376,16 @@ class Redis(_Server):
 class Nginx(_Server):
     """nginx with the shipped deploy/nginx.conf, its addresses and folders replaced, before the given ports.
 
-    ``Nginx({"a": 8081, "b": 8082})`` stands where compose.yaml has muster-a and muster-b."""
+    ``Nginx({"a": 8081, "b": 8082})`` stands where compose.yaml has muster-a and muster-b; ``site`` is what
+    a place would put into site/*.conf."""
 
     name = "nginx"
 
-    def __init__(self, nodes: Mapping[str, int]) -> None:
+    def __init__(self, nodes: Mapping[str, int], *, site: str = "") -> None:
         self._binary = find_nginx()
         super().__init__()
+        (self.folder / "site").mkdir()
+        (self.folder / "site" / "test.conf").write_text(site)
         (self.folder / "nginx.conf").write_text(self._conf(nodes))
 
     @property
