@@ -27,6 +27,6 @@ class Backoff:
 
     def next_s(self) -> float:
         """Seconds to wait now."""
-        ceiling = min(LONGEST_S, FIRST_S * 2 ** min(self._failures, _DOUBLINGS))
+        ceiling = min(LONGEST_S, FIRST_S * 2.0 ** min(self._failures, _DOUBLINGS))
         self._failures += 1
         return ceiling * self._random()

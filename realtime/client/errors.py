@@ -6,7 +6,9 @@ from __future__ import annotations
 class ClientError(Exception):
     """The root: ``code`` is stable, ``hint`` says what to do, ``retry_after_s`` when it is worth trying again."""
 
-    def __init__(self, code: str, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, *, hint: str = "", retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.hint = hint
@@ -39,7 +41,8 @@ class Refused(ClientError):
 
 
 class Unreachable(ClientError):
-    """The server did not answer, or something else did."""
+    """The server did not answer, or with a fault of its own, or something else did."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("unreachable", message, hint="Check the address and the network, then try again.")
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        hint = "Check the address and the network, then try again."
+        super().__init__("unreachable", message, hint=hint, retry_after_s=retry_after_s)

@@ -115,7 +115,8 @@ class Outbox:
 
     def take(self, outcomes: Sequence[Outcome]) -> None:
         """The answer to the batch in flight, one outcome for each operation, in order."""
-        batch, self._batch, self._most = self._batch, [], MAX_BATCH
+        batch, self._batch = self._batch, []
+        self._most = min(MAX_BATCH, 2 * self._most)
         if len(outcomes) != len(batch):
             message = f"Expected {len(batch)} outcomes, got {len(outcomes)}."
             self._fail(batch, ClientError("bad_answer", message, hint="Send the same operations again."))
@@ -134,7 +135,7 @@ class Outbox:
             self._most = len(self._batch) // 2
             self.give_back()
             return
-        batch, self._batch, self._most = self._batch, [], MAX_BATCH
+        batch, self._batch = self._batch, []
         self._fail(batch, error)
 
     def close(self, error: ClientError) -> None:

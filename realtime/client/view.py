@@ -62,6 +62,8 @@ def parse_event(frame: Frame) -> Event:
     if not 1 <= first_seq <= seq:
         raise ValueError(f"an event stands for from 1 ≤ from ≤ seq, got {first_seq} to {seq}")
     data = frame.get("data") or {}
+    if not isinstance(data, dict):
+        raise TypeError(f"an event's data are an object, got {type(data).__name__}")
     return Event(seq, first_seq, str(frame["name"]), parse_instant(frame["at"]), data)
 
 
