@@ -274,7 +274,7 @@ class Postgres(_Server):
     def _answers(self) -> bool:
         try:
             _execute(self.url, "SELECT 1")
-        except (OSError, asyncpg.PostgresError):  # nobody listens yet, or it is starting up
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # nobody listens yet, or it is starting up
             return False
         return True
 
@@ -395,7 +395,7 @@ class Nginx(_Server):
     def _conf(self, nodes: Mapping[str, int]) -> str:
         """The shipped file for this place; fails when a node is missing there or is left over."""
         conf = NGINX_CONF.read_text()
-        ours = {"listen 80;": f"listen 127.0.0.1:{self.port};", "listen [::]:80;": ""}
+        ours = {"listen 80;": f"listen 127.0.0.1:{self.port};"}
         ours |= {f"server muster-{node}:8080": f"server 127.0.0.1:{port}" for node, port in nodes.items()}
         folders = "".join(
             f"    {kind}_temp_path {self.folder}/{kind};\n"
