@@ -90,19 +90,19 @@ class View:
         epoch, head, snapshot = str(frame["epoch"]), _seq(frame["seq"]), frame.get("snapshot")
         events = [parse_event(event) for event in frame.get("events") or ()]
         updates: list[Update] = []
-        if isinstance(snapshot, dict) or self.position is None:
-            # Without a snapshot the topic has no state: its log begins with what is told of it.
-            start = events[0].first_seq - 1 if events else head
-            self.position = Position(epoch, head if isinstance(snapshot, dict) else start)
-            if isinstance(snapshot, dict) or self._has_told:
-                updates.append(Snapshot(self.position.seq, epoch, snapshot or {}))
-        self.is_in_step = self.position.epoch == epoch
+        if isinstance(snapshot, dict):
+            self.position = Position(epoch, head)
+            updates.append(Snapshot(head, epoch, snapshot))
+        elif self.position is None or self.position.epoch != epoch:
+            # The topic has no state: its log begins with what is told of it.
+            self.position = Position(epoch, events[0].first_seq - 1 if events else head)
+            if self._has_told:
+                updates.append(Snapshot(self.position.seq, epoch, {}))
+        self._has_told = self.is_in_step = True
         for event in events:
             updates += self.take(event)
-        self._has_told = True
-        if not self.is_in_step or self.position.seq != head:
-            # The same question would get the same answer.
-            self.go_back(None)
+        if self.position.seq != head:
+            self.go_back(None)  # the same question would get the same answer
         return updates
 
     def take(self, event: Event) -> list[Update]:
