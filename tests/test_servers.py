@@ -15,7 +15,8 @@ import redis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.servers import Nginx, NotOurs, Postgres, Redis, free_port, postgres_folders, redis_binaries
+from tests.server_programs import postgres_folders, redis_binaries
+from tests.servers import Nginx, NotOurs, Postgres, Redis, free_port
 
 
 async def fetch(url: str, statement: str) -> Any:
