@@ -73,6 +73,8 @@ class FakeGateway:
         self.refusals: deque[Frame | None] = deque()
         #: How many operations frames are recorded, but the connection is cut before the answer.
         self.cuts_before_answer = 0
+        #: How many operations frames lead to a cut and to nothing else.
+        self.cuts_before_record = 0
         #: How many subscribe frames lead to a cut.
         self.cuts_at_subscribe = 0
         #: HTTP statuses for the next attempts to connect.
@@ -212,6 +214,10 @@ class FakeGateway:
             if refusal is not None:
                 answer = {"type": "error", "id": frame["id"], **refusal}
                 await self._say(connection, orjson.dumps(answer))
+            return
+        if self.cuts_before_record:
+            self.cuts_before_record -= 1
+            self._cut(connection)
             return
         outcomes = []
         for operation in frame["operations"]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from realtime.client import Event, MusterClient, Snapshot, Topic
@@ -21,6 +20,7 @@ DEEDS = (
     "come late",
     "send",
     "send, and lose the answer",
+    "send, but be cut off before",
     "cut",
     "cut at the next subscription",
     "say bye",
@@ -57,8 +57,9 @@ class Story:
             case "come late":
                 for seq in range(max(1, fake.seq - 2), fake.seq + 1):
                     await gateway.tell(fake, fake.event(seq))
-            case "send" | "send, and lose the answer":
-                gateway.cuts_before_answer += deed != "send"
+            case "send" | "send, and lose the answer" | "send, but be cut off before":
+                gateway.cuts_before_answer += deed == "send, and lose the answer"
+                gateway.cuts_before_record += deed == "send, but be cut off before"
                 operations = [{"id": f"{len(self.sent)}.{n}", "kind": "mark"} for n in range(3)]
                 self.sent += [operation["id"] for operation in operations]
                 self.sendings.append(asyncio.create_task(client.send(operations)))
@@ -109,15 +110,18 @@ async def play(deeds: Sequence[str]) -> None:
     async with FakeGateway().running() as gateway:
         story = Story(gateway)
         client = MusterClient(gateway.base_url, "token", random=lambda: 0.0)
-        async with asyncio.timeout(PATIENCE_S), client, client.subscribe("meeting:m") as topic:
-            reading = asyncio.create_task(story.read(topic))
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            client,
+            client.subscribe("meeting:m") as topic,
+            asyncio.TaskGroup() as tasks,
+        ):
+            reading = tasks.create_task(story.read(topic))
             for deed in deeds:
                 await story.do(deed, client)
             await story.catch_up(topic)
             answers = await asyncio.gather(*story.sendings)
             reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
 
         assert story.view == story.fake.values
         assert list(gateway.log) == story.sent
@@ -125,7 +129,10 @@ async def play(deeds: Sequence[str]) -> None:
         assert client.state == "ended"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.sampled_from(DEEDS), max_size=30))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(DEEDS), min_size=5, max_size=40))
+@example(["be lost"])
+@example(["happen", "cut", "be lost", "restore an older log"])
+@example(["send, but be cut off before", "send", "settle"])
 def test_the_view_is_the_log_and_the_log_has_every_operation_once_in_order(deeds: list[str]) -> None:
     asyncio.run(play(deeds))
