@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random as random_numbers
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -48,7 +48,9 @@ OPEN_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 30.0
 #: A connection that lived this long was a good one: the next wait is short again.
 STABLE_S = 10.0
-#: After a rate limit that does not say for how long.
+#: Refusals that pass: wait, then ask the same again.
+_PASSING = ("rate_limited", "unavailable", "busy")
+#: … and for how long, if they do not say.
 _RETRY_S = 1.0
 #: Heartbeats that may fail to come before the connection counts as dead.
 _SILENT_HEARTBEATS = 3
@@ -255,6 +257,8 @@ class MusterClient:
             status = error.response.status_code
             if status == 401:
                 raise LoginEnded from error
+            if status == 403:  # also what a server says that closes before it has accepted
+                await self._ask_for_login()
             self._return_after(seconds(error.response.headers.get("Retry-After")))
             log.info("no connection: the server answered %s", status)
         except (OSError, InvalidHandshake) as error:  # TimeoutError is an OSError
@@ -335,6 +339,11 @@ class MusterClient:
         """Do not come back before ``wait_s`` from now."""
         if wait_s is not None:
             self._return_at = max(self._return_at, self._now() + wait_s)
+
+    async def _ask_for_login(self) -> None:
+        """Raise LoginEnded if the login does not hold; nothing if it does or nobody can say."""
+        with suppress(Refused, Unreachable):
+            await post_operations(self._base_url, self._token, [])
 
     async def _post_waiting(self) -> None:
         """Send a batch by HTTP while no socket can be had."""
@@ -441,6 +450,12 @@ class MusterClient:
         if topic := self._topics.get(str(frame["topic"])):
             topic.take_answer(frame, self._now())
 
+    def _take_unsubscribed(self, frame: Frame) -> None:
+        """Without an id it is not our wish: the right to the topic has ended."""
+        if frame.get("id") is None and (topic := self._topics.pop(str(frame["topic"]), None)):
+            code = str(frame.get("code") or "forbidden")
+            topic.fail(Refused(code, f"{topic.name} may not be watched any more."))
+
     def _take_event(self, frame: Frame) -> None:
         if topic := self._topics.get(str(frame["topic"])):
             topic.take_event(frame, self._now())
@@ -482,8 +497,7 @@ class MusterClient:
             hint=str(frame.get("hint") or ""),
             retry_after_s=wait_s,
         )
-        is_limit = refused.code == "rate_limited"
-        is_about_batch = request == self._batch_request or (request is None and is_limit)
+        is_about_batch = request == self._batch_request or (request is None and refused.code in _PASSING)
         if self._batch_request is not None and is_about_batch:
             self._refuse_batch(refused)
         elif request is None:
@@ -498,7 +512,7 @@ class MusterClient:
             asked = [topic for topic in asked if topic.name == name]
         for topic in asked:
             topic.request = None
-            if refused.code == "rate_limited":
+            if refused.code in _PASSING:
                 topic.not_before = self._now() + (refused.retry_after_s or _RETRY_S)
             elif len(asked) > 1:  # it does not say which
                 topic.is_asked_alone = True
@@ -509,7 +523,7 @@ class MusterClient:
 
     def _refuse_batch(self, refused: Refused) -> None:
         self._batch_request = None
-        if refused.code == "rate_limited":
+        if refused.code in _PASSING:
             self._outbox.give_back()
             self._batch_not_before = self._now() + (refused.retry_after_s or _RETRY_S)
         else:
@@ -523,6 +537,7 @@ class MusterClient:
     _takers: ClassVar[dict[str, Callable[[MusterClient, Frame], None]]] = {
         "hello": _take_hello,
         "subscribed": _take_subscribed,
+        "unsubscribed": _take_unsubscribed,
         "event": _take_event,
         "presence": _take_presence,
         "heartbeat": _take_heartbeat,

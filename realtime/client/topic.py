@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from realtime.client.backoff import Backoff
 from realtime.client.errors import ClientError
-from realtime.client.view import Event, Frame, Position, Snapshot, Update, View, changed, parse_event
+from realtime.client.view import (
+    Event,
+    Frame,
+    Position,
+    Snapshot,
+    Update,
+    View,
+    by_person,
+    changed,
+    parse_event,
+)
 
 #: Updates that may wait for a slow reader; with more, they are dropped and asked for again.
 MAX_WAITING = 10_000
@@ -36,11 +46,10 @@ class Topic:
         self.name = name
         #: The last snapshot given to the reader; before any was, the one that came with the subscription.
         self.snapshot: dict[str, Any] | None = None
-        #: Who is there now, as far as was heard.
-        self.presence: list[Any] = []
         #: The topic's end as of the last heartbeat.
         self.head: Head | None = None
         self._view = View(since)
+        self._present: dict[Hashable, Any] = {}
         self._read = self._first = since
         self._waiting: deque[Update] = deque()
         self._news = asyncio.Event()
@@ -67,6 +76,11 @@ class Topic:
         """The number up to which the reader knows the topic."""
         position = self._read or self._first
         return position.seq if position else 0
+
+    @property
+    def presence(self) -> list[Any]:
+        """Who has the topic open now, as far as was heard."""
+        return list(self._present.values())
 
     def refresh(self) -> None:
         """Ask for the whole state again; a Snapshot follows. For views whose digest is not the server's."""
@@ -128,19 +142,20 @@ class Topic:
         self._news.set()
 
     def take_answer(self, frame: Frame, now: float) -> None:
-        """A ``subscribed`` frame. Answers to a question that is not open any more are dropped."""
-        if self.request is None or frame.get("id") != self.request:
+        """A ``subscribed`` frame; without an id the server began anew, since we had fallen behind.
+
+        Answers to a question that is not open any more are dropped.
+        """
+        answered = frame.get("id")
+        if answered != self.request or (answered is None and not self._view.is_in_step):
             return
+        present = by_person(frame.get("presence") or ())
         updates = self._view.join(frame)
         self.request, self.is_asked_alone = None, False
         if not self._has_joined:
             self._begin(updates)
         self._put(updates)
-        presence = frame.get("presence")
-        if isinstance(presence, list):
-            if self._has_joined and (difference := changed(self.presence, presence)):
-                self._put([difference])
-            self.presence = presence
+        self._meet(present)
         self._has_joined = True
         self._settle(now)
         self._news.set()
@@ -157,12 +172,9 @@ class Topic:
         """A ``presence`` frame."""
         if not self._view.is_in_step:
             return
-        left = list(frame.get("left") or ())
-        stay = [one for one in self.presence if one not in left]
-        now_there = stay + [one for one in frame.get("joined") or () if one not in stay]
-        if difference := changed(self.presence, now_there):
-            self.presence = now_there
-            self._put([difference])
+        left = by_person(frame.get("left") or ())
+        stay = {person: entry for person, entry in self._present.items() if person not in left}
+        self._meet(stay | by_person(frame.get("joined") or ()))
 
     def take_head(self, head: Head, now: float) -> None:
         """What a heartbeat says: behind at two of them in a row means that something was lost on the way."""
@@ -186,6 +198,11 @@ class Topic:
         elif self._read is None and self._view.position is not None:
             seq = first.first_seq - 1 if isinstance(first, Event) else self._view.position.seq
             self._read = self._first = Position(self._view.position.epoch, seq)
+
+    def _meet(self, present: dict[Hashable, Any]) -> None:
+        before, self._present = self._present, present
+        if self._has_joined and (difference := changed(before, present)):
+            self._put([difference])
 
     def _put(self, updates: list[Update]) -> None:
         if not updates:

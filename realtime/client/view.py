@@ -6,7 +6,7 @@ step, takes nothing more and says from where to ask again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -38,7 +38,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who came and who went; neither numbered nor replayed."""
+    """Who came (or has changed) and who went; neither numbered nor replayed."""
 
     joined: list[Any]
     left: list[Any]
@@ -117,10 +117,18 @@ class View:
         return [event]
 
 
-def changed(before: Sequence[Any], after: Sequence[Any]) -> Presence | None:
-    """Who came and went between two lists of who is there; None for nobody."""
-    joined = [one for one in after if one not in before]
-    left = [one for one in before if one not in after]
+def by_person(entries: Iterable[Any]) -> dict[Hashable, Any]:
+    """Who is there by person and role: what else is said of them may change."""
+    return {
+        (entry.get("person_id"), entry.get("role")) if isinstance(entry, dict) else str(entry): entry
+        for entry in entries
+    }
+
+
+def changed(before: Mapping[Hashable, Any], after: Mapping[Hashable, Any]) -> Presence | None:
+    """Who came (or is there otherwise than before) and who went; None for nobody."""
+    joined = [entry for person, entry in after.items() if before.get(person) != entry]
+    left = [entry for person, entry in before.items() if person not in after]
     return Presence(joined, left) if joined or left else None
 
 

@@ -420,20 +420,26 @@ async def test_a_view_that_is_wrong_can_be_asked_for_anew(gateway: FakeGateway) 
         assert await read(topic, 1) == [Snapshot(1, "epoch-1", {"values": ["b"]})]
 
 
-async def test_who_is_there_is_told_as_they_come_and_go(gateway: FakeGateway) -> None:
-    fake = gateway.topic(presence=["p", "q"])
+def somebody(person_id: str, unsent: int = 0) -> dict[str, Any]:
+    return {"person_id": person_id, "role": "teacher", "since": NOW, "unsent": unsent}
+
+
+async def test_who_is_there_is_told_as_they_come_change_and_go(gateway: FakeGateway) -> None:
+    p, q, r, s = (somebody(name) for name in "pqrs")
+    fake = gateway.topic(presence=[p, q])
     async with a_topic(gateway) as (_client, topic):
         await read(topic, 1)
-        assert topic.presence == ["p", "q"]
+        assert topic.presence == [p, q]
 
-        await gateway.tell(fake, {"joined": ["r", "p"], "left": ["q"]}, "presence")
-        await gateway.tell(fake, {"joined": ["r"]}, "presence")
-        assert await read(topic, 1) == [Presence(["r"], ["q"])]
-        assert topic.presence == ["p", "r"]
+        await gateway.tell(fake, {"joined": [r, p], "left": [somebody("q", 7)]}, "presence")
+        await gateway.tell(fake, {"joined": [r], "left": [s]}, "presence")
+        await gateway.tell(fake, {"joined": [somebody("p", 3)], "left": []}, "presence")
+        assert await read(topic, 2) == [Presence([r], [q]), Presence([somebody("p", 3)], [])]
+        assert topic.presence == [somebody("p", 3), r]
 
-        fake.presence = ["r", "s"]
+        fake.presence = [r, s]
         gateway.cut()
-        assert await read(topic, 1) == [Presence(["s"], ["p"])]
+        assert await read(topic, 1) == [Presence([s], [somebody("p", 3)])]
 
 
 async def test_unknown_and_broken_frames_are_let_be(gateway: FakeGateway) -> None:
@@ -537,8 +543,46 @@ async def test_a_topic_that_may_not_be_seen_any_more_ends_alone(gateway: FakeGat
     assert set(gateway.of_type("subscribe")[-1]["topics"]) == {"meeting:kept"}
 
 
-async def test_a_subscription_that_came_too_soon_is_sent_again(gateway: FakeGateway) -> None:
-    fake = gateway.topic(refusal={"code": "rate_limited", "retry_after": 0.01})
+async def test_a_topic_that_is_taken_away_ends_alone(gateway: FakeGateway) -> None:
+    taken, kept = gateway.topic("meeting:taken"), gateway.topic("meeting:kept", values=["a"])
+    async with (
+        a_client(gateway) as client,
+        client.subscribe("meeting:taken") as one,
+        client.subscribe("meeting:kept") as two,
+    ):
+        await gateway.append(taken, "last")
+        await gateway.tell(taken, {"id": None, "code": "forbidden"}, "unsubscribed")
+        await gateway.append(kept, "b")
+
+        assert values_of(await read(two, 2)) == ["b"]
+        assert values_of(await read(one, 2)) == ["last"]
+        with pytest.raises(Refused) as caught:
+            await read(one, 1)
+        assert caught.value.code == "forbidden"
+
+
+@pytest.mark.parametrize("is_far_behind", [True, False])
+async def test_the_server_may_begin_a_topic_anew_by_itself(gateway: FakeGateway, is_far_behind: bool) -> None:
+    fake = gateway.topic(values=["a"])
+    async with a_topic(gateway) as (_client, topic):
+        await read(topic, 1)
+        fake.values += ["b", "c"]
+
+        since = None if is_far_behind else {"epoch": "epoch-1", "seq": 1}
+        await gateway.tell(fake, {"id": None, **fake.answer(since)}, "subscribed")
+        await gateway.append(fake, "d")
+
+        if is_far_behind:
+            assert await read(topic, 1) == [Snapshot(3, "epoch-1", {"values": ["a", "b", "c"]})]
+            assert values_of(await read(topic, 1)) == ["d"]
+        else:
+            assert values_of(await read(topic, 3)) == ["b", "c", "d"]
+    assert len(gateway.of_type("subscribe")) == 1
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "unavailable"])
+async def test_a_subscription_that_came_too_soon_is_sent_again(gateway: FakeGateway, code: str) -> None:
+    fake = gateway.topic(refusal={"code": code, "retry_after": 0.01})
     async with a_client(gateway) as client, asyncio.TaskGroup() as tasks:
 
         async def watch() -> None:

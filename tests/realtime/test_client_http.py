@@ -30,11 +30,12 @@ class FakeApi:
         self.answers: deque[tuple[int, bytes]] = deque()
         self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {}
         self.base_url = ""
+        self.without_socket = 404
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         method, path, _ = head.split(" ", 2)
-        status, body = 404, b"no sockets here"
+        status, body = self.without_socket, b"no sockets here"
         if method == "POST":
             length = re.search(r"(?i)content-length: (\d+)", head)
             assert length is not None
@@ -139,6 +140,20 @@ async def test_by_http_too_a_refusal_is_told_and_the_end_of_the_login_is_the_end
         with pytest.raises(LoginEnded):
             await client.send([{"kind": "mark"}])
         assert client.state == "ended"
+
+
+async def test_a_forbidden_socket_is_the_end_only_if_the_login_does_not_hold(api: FakeApi) -> None:
+    api.without_socket = 403
+    api.answer = outcomes
+    api.answers.extend([a_problem(403, code="forbidden"), (200, orjson.dumps(outcomes({"operations": []})))])
+    api.answers.append(a_problem(401, code="unauthenticated"))
+    async with (
+        MusterClient(api.base_url, "a-token", random=lambda: 0.0) as client,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        with pytest.raises(LoginEnded):
+            await client.until_live()
+    assert len(api.posted) == 3
 
 
 async def test_the_command_prints_updates_as_lines_until_the_login_ends(
