@@ -179,6 +179,7 @@ class MusterClient:
 
         Raises Refused, LoginEnded, RoleLost, Closed; ValueError for a topic that is subscribed already.
         """
+        name = name.lower()  # as the server writes ids in its answers
         if self._error:
             raise self._error
         if name in self._topics:
@@ -497,12 +498,15 @@ class MusterClient:
             hint=str(frame.get("hint") or ""),
             retry_after_s=wait_s,
         )
-        is_about_batch = request == self._batch_request or (request is None and refused.code in _PASSING)
-        if self._batch_request is not None and is_about_batch:
-            self._refuse_batch(refused)
-        elif request is None:
+        if request is None:
             self._return_after(wait_s)
-        else:
+            if refused.code in _PASSING:  # it does not say which frame was not taken: ask everything again
+                for question in {topic.request for topic in self._topics.values()} - {None}:
+                    self._refuse_topics(question, None, refused)
+                request = self._batch_request
+        if request is not None and request == self._batch_request:
+            self._refuse_batch(refused)
+        elif request is not None:
             self._refuse_topics(request, frame.get("topic"), refused)
 
     def _refuse_topics(self, request: object, name: object, refused: Refused) -> None:

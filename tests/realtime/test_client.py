@@ -594,6 +594,20 @@ async def test_a_subscription_that_came_too_soon_is_sent_again(gateway: FakeGate
         fake.refusal = None
 
 
+async def test_a_frame_that_nobody_says_was_too_many_is_sent_again(gateway: FakeGateway) -> None:
+    fake = gateway.topic(refusal={"id": None, "code": "rate_limited", "retry_after": 0.01})
+    async with a_client(gateway) as client, asyncio.TaskGroup() as tasks:
+
+        async def watch() -> None:
+            async with client.subscribe(TOPIC.upper()):
+                pass
+
+        tasks.create_task(watch())
+        await gateway.until(lambda: len(gateway.of_type("subscribe")) >= 2)
+        fake.refusal = None
+    assert len(gateway.connected_at) == 1
+
+
 async def test_a_topic_is_subscribed_once_at_a_time(gateway: FakeGateway) -> None:
     gateway.topic()
     async with a_topic(gateway) as (client, _topic):
