@@ -25,7 +25,7 @@ from realtime.client import (
     Topic,
     Update,
 )
-from realtime.client import connection as connection_module
+from realtime.client import conversation as conversation_module
 from realtime.client import outbox as outbox_module
 from realtime.client import topic as topic_module
 from realtime.client.backoff import Backoff
@@ -465,6 +465,7 @@ async def test_unknown_and_broken_frames_are_let_be(gateway: FakeGateway) -> Non
             {"type": "outcomes", "id": 99, "outcomes": []},
             {"type": "outcomes", "id": None, "outcomes": []},
             {"type": "heartbeat", "heads": [1]},
+            {"type": "heartbeat", "server_time": "late"},
             {"type": "heartbeat", "heads": {TOPIC: 1}},
             {"type": "bye", "retry_ms": None},
             {"type": "error", "id": 99, "code": "forbidden"},
@@ -693,7 +694,7 @@ async def test_an_answer_that_was_lost_is_asked_for_with_the_same_operations(gat
 async def test_an_answer_that_never_comes_is_asked_for_on_another_connection(
     gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "ANSWER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(conversation_module, "ANSWER_TIMEOUT_S", 0.05)
     gateway.refusals.append(None)
     async with a_client(gateway) as client:
         assert [outcome["outcome"] for outcome in await client.send([a_mark()])] == ["accepted"]
