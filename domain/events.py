@@ -1,7 +1,10 @@
 """The event log: what was committed, numbered on each topic from 1 without gaps.
 
 Everything that watches (pages, sockets, notices) is a view of this log: a snapshot at some seq and
-the events after it. Publishing an event is only a hint that the log has grown.
+the events after it. Publishing an event is only a hint that the log has grown. The log as a whole is
+numbered too, by ``position``, likewise from 1 without gaps: what a process has not seen yet is
+whatever stands after the last position that it saw. Both hold because writes come one after the
+other, however many processes there are (store.py).
 """
 
 from __future__ import annotations
@@ -12,13 +15,19 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
 from domain.model import EventRow, School, TopicHead, table
 
 WALL = "wall"
 #: On WALL: who is in a class has changed; data {section_id}, None for several at once (an import).
 ROSTER_CHANGED = "roster.changed"
+#: Rights that were taken away: for every process to end what hangs on them. Nobody outside may watch it.
+RIGHTS = "rights"
+#: On RIGHTS: data {login_ids, why}.
+LOGINS_ENDED = "logins.ended"
+#: On RIGHTS: who may see a student has changed; data {student_id}.
+GUARDIANS_CHANGED = "guardians.changed"
 _APPENDED = "muster.appended"
 _EVENTS, _HEADS = table(EventRow), table(TopicHead)
 _INSERT = insert(_EVENTS)
@@ -58,6 +67,7 @@ class Event:
     at: datetime
     data: dict[str, Any]
     operation_id: str | None = None
+    position: int = 0  # in the log as a whole
 
 
 def heads(conn: Connection, topics: Iterable[str]) -> dict[str, int]:
@@ -75,6 +85,21 @@ def head(conn: Connection, topic: str) -> int:
     return heads(conn, [topic])[topic]
 
 
+def last_position(conn: Connection) -> int:
+    """How long the whole log is."""
+    found: int | None = conn.execute(select(func.max(_EVENTS.c.id))).scalar_one()
+    return found or 0
+
+
+def read_log(conn: Connection, after: int, limit: int = 1000) -> list[Event]:
+    """The events of all topics with a position above ``after``, in order, at most ``limit``."""
+    rows = conn.execute(select(_EVENTS).where(_EVENTS.c.id > after).order_by(_EVENTS.c.id).limit(limit))
+    return [
+        Event(row.topic, row.seq, row.name, row.at, orjson.loads(row.data), row.operation_id, row.id)
+        for row in rows
+    ]
+
+
 def append(conn: Connection, drafts: Sequence[Draft]) -> list[Event]:
     """Number and store events, in order, inside the write transaction; told by the store after its commit.
 
@@ -82,14 +107,29 @@ def append(conn: Connection, drafts: Sequence[Draft]) -> list[Event]:
     """
     known = heads(conn, (draft.topic for draft in drafts))
     numbered: list[Event] = []
-    for draft in drafts:
+    for position, draft in enumerate(drafts, last_position(conn) + 1):
         known[draft.topic] += 1
         numbered.append(
-            Event(draft.topic, known[draft.topic], draft.name, draft.at, draft.data, draft.operation_id)
+            Event(
+                draft.topic,
+                known[draft.topic],
+                draft.name,
+                draft.at,
+                draft.data,
+                draft.operation_id,
+                position,
+            )
         )
     store(conn, numbered, known)
-    conn.info.setdefault(_APPENDED, []).extend(numbered)
     return numbered
+
+
+def tell_logins_ended(
+    conn: Connection, login_ids: Sequence[str], now: datetime, *, why: str = "ended"
+) -> None:
+    """Have every process end what hangs on these log-ins; ``why`` as in people.end_logins."""
+    if login_ids:
+        append(conn, [Draft(RIGHTS, LOGINS_ENDED, now, {"login_ids": list(login_ids), "why": why})])
 
 
 def take_appended(conn: Connection) -> list[Event]:
@@ -99,9 +139,10 @@ def take_appended(conn: Connection) -> list[Event]:
 
 
 def store(conn: Connection, events: Sequence[Event], known: dict[str, int]) -> None:
-    """Write numbered events and the heads they lead to."""
+    """Write numbered events and the heads they lead to; the database's store tells of them after the commit."""
     if not events:
         return
+    conn.info.setdefault(_APPENDED, []).extend(events)
     written: dict[int, str] = {}  # one news is told on several topics: its data are written out once
     rows = []
     for e in events:
@@ -110,6 +151,7 @@ def store(conn: Connection, events: Sequence[Event], known: dict[str, int]) -> N
             data = written[id(e.data)] = orjson.dumps(e.data).decode()
         rows.append(
             {
+                "id": e.position,
                 "topic": e.topic,
                 "seq": e.seq,
                 "name": e.name,
@@ -126,12 +168,15 @@ def store(conn: Connection, events: Sequence[Event], known: dict[str, int]) -> N
 def read_after(conn: Connection, topic: str, after: int, limit: int = 1000) -> list[Event]:
     """The events of a topic with a number above ``after``, in order, at most ``limit``."""
     rows = conn.execute(
-        select(_EVENTS.c.seq, _EVENTS.c.name, _EVENTS.c.at, _EVENTS.c.data, _EVENTS.c.operation_id)
+        select(_EVENTS)
         .where(_EVENTS.c.topic == topic, _EVENTS.c.seq > after)
         .order_by(_EVENTS.c.seq)
         .limit(limit)
     )
-    return [Event(topic, row.seq, row.name, row.at, orjson.loads(row.data), row.operation_id) for row in rows]
+    return [
+        Event(topic, row.seq, row.name, row.at, orjson.loads(row.data), row.operation_id, row.id)
+        for row in rows
+    ]
 
 
 def epoch(conn: Connection) -> str:

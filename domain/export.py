@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import date, datetime
@@ -38,7 +39,8 @@ _ENROLMENTS, _GUARDIANSHIPS, _CODES = table(Enrolment), table(Guardianship), tab
 _MEETINGS_AT_ONCE = 50
 _ROWS_AT_ONCE = 500
 #: What makes a spreadsheet take a cell for a formula (OWASP, CSV injection), full-width forms included.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+#: Some look past white space and control characters, which are as good as not there.
+_FORMULA = re.compile(r"[ \ufeff\u00a0]*[\t\r\n]|[\s\x00-\x1f\x7f\ufeff]*[=+\-@＝＋－＠]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def to_csv(rows: Iterable[AttendanceRow]) -> Iterator[str]:
 
 def disarmed(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula: an apostrophe stands before what would begin one."""
-    return f"'{cell}" if cell.lstrip(" \ufeff\u00a0").startswith(_FORMULA_STARTS) else cell
+    return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def _scope(conn: Connection, viewer: Author, now: datetime) -> _Scope:

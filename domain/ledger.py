@@ -41,6 +41,7 @@ class Ledger(Known):
     def __init__(self, conn: Connection, submissions: Sequence[Submission], now: datetime) -> None:
         super().__init__(conn, submissions, now)
         self.drafts: list[Event] = []
+        self._position = events.last_position(conn)
         self._new_meetings: list[dict[str, Any]] = []
         self._new_operations: list[dict[str, Any]] = []
         self._new_parked: dict[str, dict[str, Any]] = {}
@@ -90,7 +91,10 @@ class Ledger(Known):
             self._heads |= events.heads(self.conn, [draft.topic])
         seq = self._heads[draft.topic] + 1
         self._heads[draft.topic] = seq
-        self.drafts.append(Event(draft.topic, seq, draft.name, draft.at, draft.data, draft.operation_id))
+        self._position += 1
+        self.drafts.append(
+            Event(draft.topic, seq, draft.name, draft.at, draft.data, draft.operation_id, self._position)
+        )
         return seq
 
     def head(self, meeting: MeetingCase) -> int:
@@ -225,8 +229,8 @@ class Ledger(Known):
 
     # -- writing ------------------------------------------------------------------------------
 
-    def flush(self) -> list[Event]:
-        """Write everything that changed; the events are as good as committed when the transaction is."""
+    def flush(self) -> None:
+        """Write everything that changed; the store tells of the events when they are committed."""
         conn = self.conn
         if self._new_meetings:
             conn.execute(insert(_MEETINGS), self._new_meetings)
@@ -239,7 +243,6 @@ class Ledger(Known):
         self._flush_records()
         self._flush_meetings()
         events.store(conn, self.drafts, self._heads)
-        return self.drafts
 
     def _flush_records(self) -> None:
         kept: list[dict[str, Any]] = []

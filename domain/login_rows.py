@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from domain import people
+from domain import events, people
 from domain.access import Author, Denied
 from domain.ids import new_id
 from domain.model import Login, Person, Role, table
@@ -194,6 +194,7 @@ def revoke(conn: Connection, login_id: str, by: Author, now: datetime) -> tuple[
     if row.revoked_at is not None:
         return ()
     conn.execute(update(_LOGINS).where(_LOGINS.c.id == login_id).values(revoked_at=now))
+    events.tell_logins_ended(conn, (login_id,), now)
     return (login_id,)
 
 

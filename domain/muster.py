@@ -26,14 +26,14 @@ class Muster:
         self.is_demo = False  # the school is made up, and everybody may know its passwords
         self._watchers: list[Callable[[Sequence[Event]], None]] = []
         self.store.on_appended(self.tell)
-        self.recorder = Recorder(self.store, self.clock, on_commit=self.tell, throttle=self.throttle)
+        self.recorder = Recorder(self.store, self.clock, throttle=self.throttle)
 
     def on_commit(self, watcher: Callable[[Sequence[Event]], None]) -> None:
         """Have committed events told, in the order of the commits, on the event loop."""
         self._watchers.append(watcher)
 
     def tell(self, committed: Sequence[Event]) -> None:
-        """Tell of events just committed: the recorder does, and the store for whatever else appends some."""
+        """Tell of events just committed: the store does, for whoever wrote them."""
         for watcher in self._watchers:
             watcher(committed)
 

@@ -24,7 +24,9 @@ from sqlalchemy import (
     update,
 )
 
+from domain import events
 from domain.access import STAFF_ROLES, SYSTEM, Author
+from domain.events import Draft
 from domain.ids import new_id
 from domain.inputs import InvalidInput as InvalidInput
 from domain.inputs import clean_email, clean_language, clean_name, clean_text, fold_email
@@ -234,7 +236,8 @@ def update_person(
     if values:
         conn.execute(update(_PEOPLE).where(_PEOPLE.c.id == person_id).values(**values))
     after = _existing(conn, person_id)
-    return Change(after, end_logins(conn, person_id, now=now) if after.role is not before.role else ())
+    is_other_role = after.role is not before.role
+    return Change(after, end_logins(conn, person_id, now=now, why="role") if is_other_role else ())
 
 
 def deactivate_person(conn: Connection, author: Author, person_id: str, *, now: datetime) -> Change:
@@ -291,13 +294,17 @@ def remove_guardian(
     """Take that away again. Raises Denied."""
     require_admin(conn, author, now)
     pair = and_(_GUARDIANSHIPS.c.guardian_id == guardian_id, _GUARDIANSHIPS.c.student_id == student_id)
-    conn.execute(delete(_GUARDIANSHIPS).where(pair))
+    if conn.execute(delete(_GUARDIANSHIPS).where(pair)).rowcount:
+        draft = Draft(events.RIGHTS, events.GUARDIANS_CHANGED, now, {"student_id": student_id})
+        events.append(conn, [draft])
 
 
 def end_logins(
-    conn: Connection, person_id: str, *, now: datetime, except_login_id: str | None = None
+    conn: Connection, person_id: str, *, now: datetime, except_login_id: str | None = None, why: str = "ended"
 ) -> tuple[str, ...]:
-    """Revoke a person's log-ins and return their ids. Logins says it to those who watch, after the commit."""
+    """Revoke a person's log-ins and return their ids. Logins says it to those who watch, after the commit.
+
+    ``why`` is told to every process: "ended", or "role" when the person is something else now."""
     open_ones = and_(
         _LOGINS.c.person_id == person_id,
         _LOGINS.c.revoked_at.is_(None),
@@ -305,6 +312,7 @@ def end_logins(
     )
     ended = tuple(conn.execute(select(_LOGINS.c.id).where(open_ones)).scalars())
     conn.execute(update(_LOGINS).where(open_ones).values(revoked_at=now))
+    events.tell_logins_ended(conn, ended, now, why=why)
     return ended
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from domain.known import Submission
 from domain.ledger import Ledger
 from domain.operations import InvalidOperation, Operation
 from domain.outcomes import Outcome, Verdict, rejected
-from domain.store import Store
+from domain.store import Store, StoreUnavailable
 from domain.throttle import Throttle
 
 __all__ = ["Outcome", "Recorded", "Recorder", "RecorderBusy", "Submission", "Verdict", "record_batch"]
@@ -38,6 +39,8 @@ BATCH = 512
 ANSWERS_A_TURN = 8
 #: Operations that may wait; beyond it callers are told to come back. At 5,000/s this is four seconds' work.
 MAX_WAITING = 20_000
+#: How long a group is tried again while the database cannot be reached, before its authors are told.
+INSIST_FOR_S = 15.0
 
 
 class RecorderBusy(RuntimeError):
@@ -61,7 +64,8 @@ def record_batch(
     """Decide and write a batch inside the write transaction ``conn``; one outcome for each, in order."""
     ledger = Ledger(conn, submissions, now)
     outcomes = [decide(ledger, submission, throttle) for submission in submissions]
-    return Recorded(outcomes, ledger.flush())
+    ledger.flush()
+    return Recorded(outcomes, ledger.drafts)
 
 
 @dataclass(slots=True)
@@ -78,13 +82,12 @@ class Recorder:
         store: Store,
         clock: Clock,
         *,
-        on_commit: Callable[[Sequence[Event]], None] | None = None,
         throttle: Throttle | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._on_commit = on_commit
         self._throttle = throttle
+        self._on_written: Callable[[int, float], None] = lambda count, seconds: None
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._arrived = asyncio.Event()
@@ -96,9 +99,14 @@ class Recorder:
         """Whether operations are being written."""
         return self._task is not None and not self._task.done()
 
-    def on_commit(self, tell: Callable[[Sequence[Event]], None]) -> None:
-        """Who is told of committed events, in the order of the commits, on the event loop."""
-        self._on_commit = tell
+    @property
+    def waiting_count(self) -> int:
+        """Operations that wait to be written."""
+        return self._waiting
+
+    def on_written(self, tell: Callable[[int, float], None]) -> None:
+        """Have each committed group measured: how many operations, and seconds from start to commit."""
+        self._on_written = tell
 
     async def start(self) -> None:
         """Begin to write. The recorder owns its task until ``stop``."""
@@ -144,16 +152,11 @@ class Recorder:
                 continue
             jobs = self._gather()
             submissions = [s for job in jobs for s in job.submissions]
-            try:
-                recorded = await self._write(submissions)
-            except Exception:  # the rim of the task: told, and gone on with
-                log.exception("a batch of %d failed: its operations are redone one by one", len(submissions))
-                recorded = await self._redo(submissions)
+            outcomes = await self._written(submissions)
             self._waiting -= len(submissions)
-            self._tell(recorded.events)
             if answering is not None:
                 await answering  # one batch after the other, while the next is being written
-            answering = asyncio.create_task(self._answer(jobs, recorded.outcomes))
+            answering = asyncio.create_task(self._answer(jobs, outcomes))
         if answering is not None:
             await answering
 
@@ -176,31 +179,38 @@ class Recorder:
             count += len(jobs[-1].submissions)
         return jobs
 
-    async def _write(self, submissions: Sequence[Submission]) -> Recorded:
-        now = self._clock.now()
-        return await self._store.write(
+    async def _written(self, submissions: Sequence[Submission]) -> list[Outcome]:
+        """One outcome for each, whatever happens. While the database cannot be reached the batch is tried
+        again, which is safe even if it was committed unseen: each operation is known by its id."""
+        give_up_at = time.monotonic() + INSIST_FOR_S
+        while True:
+            try:
+                return await self._write(submissions)
+            except StoreUnavailable as error:
+                if time.monotonic() < give_up_at and not (self._is_stopping and not error.is_unknown):
+                    await asyncio.sleep(error.retry_after / 4)
+                    continue
+                log.error("%d operations were not recorded: %s", len(submissions), error)
+                return [rejected(submission.operation.id, "busy") for submission in submissions]
+            except Exception:  # the rim of the task: told, and gone on with
+                log.exception("a batch of %d failed: its operations are redone one by one", len(submissions))
+                return await self._redo(submissions)
+
+    async def _write(self, submissions: Sequence[Submission]) -> list[Outcome]:
+        now, began = self._clock.now(), time.perf_counter()
+        recorded = await self._store.write(
             lambda conn: record_batch(conn, submissions, now=now, throttle=self._throttle)
         )
+        self._on_written(len(submissions), time.perf_counter() - began)
+        return recorded.outcomes
 
-    async def _redo(self, submissions: Sequence[Submission]) -> Recorded:
+    async def _redo(self, submissions: Sequence[Submission]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        told: list[Event] = []
         for submission in submissions:
             try:
-                recorded = await self._write([submission])
+                outcomes += await self._write([submission])
             except Exception as error:  # the rim of the task: this one's author is told
                 log.exception("operation %s could not be recorded", getattr(submission.operation, "id", None))
-                code = "busy" if isinstance(error, SQLAlchemyError) else "internal"
+                code = "busy" if isinstance(error, SQLAlchemyError | StoreUnavailable) else "internal"
                 outcomes.append(rejected(submission.operation.id, code))
-            else:
-                outcomes += recorded.outcomes
-                told += recorded.events
-        return Recorded(outcomes, told)
-
-    def _tell(self, committed: Sequence[Event]) -> None:
-        if not committed or self._on_commit is None:
-            return
-        try:
-            self._on_commit(committed)
-        except Exception:  # the log has them; a watcher that fails reads them there
-            log.exception("committed events could not be told")
+        return outcomes

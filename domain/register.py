@@ -8,7 +8,7 @@ Each function is one consistent snapshot of the transaction it is given; views a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, and_, or_, select
 
 from domain import events
 from domain.events import meeting_topic
+from domain.lists import chunks
 from domain.meeting_lists import MeetingSummary as MeetingSummary
 from domain.meeting_lists import meetings_between as meetings_between
 from domain.meeting_lists import meetings_on as meetings_on
@@ -263,6 +264,21 @@ def _roster(conn: Connection, meeting_id: str, section_id: str, start: datetime)
         for row in rows
     ]
     return tuple(sorted(found, key=lambda r: (r.name.casefold(), r.student_id)))
+
+
+def record_states(
+    conn: Connection, meeting_ids: Sequence[str]
+) -> dict[str, list[tuple[str, str, int | None, bool]]]:
+    """Of each meeting the records that have a status: (student, status, minutes late, contested)."""
+    found: dict[str, list[tuple[str, str, int | None, bool]]] = {meeting_id: [] for meeting_id in meeting_ids}
+    columns = (_RECORDS.c.student_id, _RECORDS.c.status, _RECORDS.c.minutes_late, _RECORDS.c.is_contested)
+    for ids in chunks(meeting_ids):
+        rows = select(_RECORDS.c.meeting_id, *columns).where(
+            _RECORDS.c.meeting_id.in_(ids), _RECORDS.c.status.is_not(None)
+        )
+        for meeting_id, *record in conn.execute(rows):
+            found[meeting_id].append(tuple(record))
+    return found
 
 
 def history(conn: Connection, meeting_id: str, student_id: str) -> list[HistoryEntry]:

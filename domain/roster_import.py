@@ -256,6 +256,7 @@ def _end_logins(conn: Connection, person_ids: Sequence[str], now: datetime) -> t
         open_ones = _LOGINS.c.person_id.in_(ids) & _LOGINS.c.revoked_at.is_(None)
         ended += conn.execute(select(_LOGINS.c.id).where(open_ones)).scalars()
         conn.execute(update(_LOGINS).where(open_ones).values(revoked_at=now))
+    events.tell_logins_ended(conn, ended, now)
     return tuple(ended)
 
 

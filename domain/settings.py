@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,12 @@ class Settings:
     port: int = 8080  # MUSTER_PORT, 0-65535; 0 takes a free one
     data: Path = Path("data")  # MUSTER_DATA, folder of the database, keys and uploads
     database_url: str = ""  # MUSTER_DATABASE_URL; empty: SQLite in the data folder
+    redis_url: str = ""  # MUSTER_REDIS_URL, the fast path between processes; empty: they ask the database
     public_url: str = ""  # MUSTER_PUBLIC_URL, the address in QR codes and links; empty: as the browser asked
     is_demo: bool = False  # MUSTER_DEMO, make the demo school on the first start
     log_format: str = "text"  # MUSTER_LOG, text | json
-    node: str = "main"  # MUSTER_NODE, this process's name among several
+    node: str = "main"  # MUSTER_NODE, this process's name among several; a letter or more, also in a cookie
+    metrics_token: str = ""  # MUSTER_METRICS_TOKEN, opens /metrics to other machines; this one needs none
 
     @property
     def sqlite_path(self) -> Path:
@@ -58,10 +61,12 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
         port=_port(text("MUSTER_PORT", str(default.port))),
         data=Path(text("MUSTER_DATA", str(default.data))),
         database_url=_database_url(text("MUSTER_DATABASE_URL", "")),
+        redis_url=_redis_url(text("MUSTER_REDIS_URL", "")),
         public_url=_public_url(text("MUSTER_PUBLIC_URL", "")),
         is_demo=_flag("MUSTER_DEMO", values.get("MUSTER_DEMO", "")),
         log_format=log_format,
-        node=text("MUSTER_NODE", default.node),
+        node=_node(text("MUSTER_NODE", default.node)),
+        metrics_token=text("MUSTER_METRICS_TOKEN", ""),
     )
 
 
@@ -81,8 +86,23 @@ def _flag(name: str, text: str) -> bool:
 
 
 def _database_url(text: str) -> str:
-    if text and not text.startswith("sqlite:///"):
-        raise SettingsError(f"MUSTER_DATABASE_URL must begin with sqlite:///, got {text.split('://')[0]}://…")
+    if text and not text.startswith(("sqlite:///", "postgresql+asyncpg://")):
+        raise SettingsError(
+            "MUSTER_DATABASE_URL must begin with sqlite:/// or postgresql+asyncpg://, "
+            f"got {text.split('://')[0]}://…"
+        )
+    return text
+
+
+def _redis_url(text: str) -> str:
+    if text and not text.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingsError(f"MUSTER_REDIS_URL must begin with redis://, got {text.split('://')[0]}://…")
+    return text
+
+
+def _node(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", text):
+        raise SettingsError(f"MUSTER_NODE must be 1 to 40 of A-Z a-z 0-9 _ -, got {text!r}")
     return text
 
 

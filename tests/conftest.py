@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from domain.muster import Muster
 from domain.settings import Settings
 from domain.store import Store, open_store
 from tests.factories import NOW
+from tests.servers import Postgres
 
 
 @pytest.fixture
@@ -30,12 +32,40 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "muster.db"
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of this run's own, started when the first test asks for it."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = postgres.create_database("template")
+    store = open_store(Settings(data=tmp_path_factory.mktemp("unused"), database_url=url))
+    store.migrate()
+    store.close()
+    return url
+
+
 @pytest.fixture
-def settings(tmp_path: Path, migrated_database: Path) -> Settings:
+def database(request: pytest.FixtureRequest) -> str:
+    """sqlite, and postgresql as well for tests marked ``both_databases``."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def settings(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Settings]:
     settings = Settings(data=tmp_path / "data", port=0)
     settings.data.mkdir()
-    shutil.copy(migrated_database, settings.sqlite_path)
-    return settings
+    if database == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_database"), settings.sqlite_path)
+        yield settings
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    url = server.create_database(like=request.getfixturevalue("postgres_template"))
+    yield replace(settings, database_url=url)
+    server.drop_database(url)
 
 
 @pytest.fixture
@@ -51,6 +81,11 @@ async def muster(settings: Settings, store: Store, clock: ManualClock) -> AsyncI
     await muster.start()
     yield muster
     await muster.stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        metafunc.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

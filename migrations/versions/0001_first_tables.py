@@ -44,6 +44,26 @@ SQLITE_TRIGGERS = [
        BEGIN SELECT RAISE(ABORT, 'events are numbered without gaps'); END""",
 ]
 
+# The same for PostgreSQL, which also knows TRUNCATE.
+POSTGRESQL_TRIGGERS = [
+    """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN RAISE EXCEPTION '% are append-only', TG_TABLE_NAME; END $$""",
+    *(
+        f"""CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
+            FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"""
+        for table in ("operations", "events")
+    ),
+    """CREATE FUNCTION refuse_gap() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN
+         IF NEW.seq <> 1 + COALESCE((SELECT MAX(seq) FROM events WHERE topic = NEW.topic), 0) THEN
+           RAISE EXCEPTION 'events are numbered without gaps';
+         END IF;
+         RETURN NEW;
+       END $$""",
+    """CREATE TRIGGER events_gapless BEFORE INSERT ON events
+       FOR EACH ROW EXECUTE FUNCTION refuse_gap()""",
+]
+
 
 def upgrade() -> None:
     op.create_table(
@@ -357,9 +377,9 @@ def upgrade() -> None:
             for n, code in enumerate(CODES)
         ],
     )
-    if op.get_bind().dialect.name == "sqlite":
-        for trigger in SQLITE_TRIGGERS:
-            op.execute(trigger)
+    is_sqlite = op.get_bind().dialect.name == "sqlite"
+    for trigger in SQLITE_TRIGGERS if is_sqlite else POSTGRESQL_TRIGGERS:
+        op.execute(trigger)
 
 
 def downgrade() -> None:
@@ -382,3 +402,5 @@ def downgrade() -> None:
         "attendance_codes",
     ):
         op.drop_table(name)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION refuse_change(), refuse_gap()")

@@ -257,7 +257,8 @@ def test_a_long_export_is_written_while_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", " =1", "\ufeff=1"]
+    "cell",
+    ["=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", " =1", "\ufeff=1", "\x1f@"],
 )
 def test_a_formula_is_disarmed(cell: str) -> None:
     assert disarmed(cell) == f"'{cell}"

@@ -328,7 +328,7 @@ async def test_being_seen_is_written_at_most_every_few_minutes(
 ) -> None:
     an_account(store)
     granted = await logins.log_in("ada@demo.school", PASSWORD, address=HOME)
-    writes = count_calls(store, "_write", monkeypatch)
+    writes = count_calls(store, "write", monkeypatch)
 
     for _ in range(10):
         clock.advance(minutes=1)
