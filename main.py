@@ -17,7 +17,6 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import uvicorn
 from fastapi import FastAPI
 
 from domain import people, school
@@ -140,19 +139,15 @@ def _make_demo_school(settings: Settings) -> None:
 
 def _listen(settings: Settings) -> socket.socket:
     """The listening socket, taken before anything slow is done. Raises _Problem when it cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    from realtime.server import listen
+
     try:
-        listener.bind((settings.host, settings.port))
+        return listen(settings.host, settings.port)
     except OSError as error:
-        listener.close()
         raise _Problem(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
             f"If another program uses the port, choose one with MUSTER_PORT=8081 make run"
         ) from error
-    listener.listen(2048)
-    return listener
 
 
 def build(muster: Muster, listener: socket.socket | None = None) -> FastAPI:
@@ -162,19 +157,16 @@ def build(muster: Muster, listener: socket.socket | None = None) -> FastAPI:
     """
     from notifications.schedule import Jobs
     from realtime.app import create_app
-    from realtime.bus import MemoryBus
-    from realtime.hub import Hub
+    from realtime.realtime import Realtime
     from ui.app import install
 
-    bus = MemoryBus()
-    hub = Hub(bus)
-    muster.on_commit(bus.publish)
+    realtime = Realtime(muster)
     jobs = Jobs(muster)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as started:
-            for part in (muster, jobs):
+            for part in (muster, realtime, jobs):
                 await part.start()
                 started.push_async_callback(part.stop)
             if muster.is_demo and muster.settings.is_demo:
@@ -186,25 +178,17 @@ def build(muster: Muster, listener: socket.socket | None = None) -> FastAPI:
                 print(_greeting(muster, listener), flush=True)
             yield
 
-    app = create_app(muster, hub, lifespan=lifespan)
-    install(app, muster, hub)
+    app = create_app(muster, realtime, lifespan=lifespan)
+    install(app, muster, realtime)
     return app
 
 
 def serve(muster: Muster, listener: socket.socket) -> None:
     """Serve until told to stop. Blocks."""
-    config = uvicorn.Config(
-        build(muster, listener),
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,  # halves the memory of a client and is quicker for small frames
-        ws_ping_interval=None,  # the pages' own pings find dead peers
-        timeout_graceful_shutdown=5,  # else a silent socket holds the process for ever
-        log_config=None,
-        access_log=False,
-        backlog=2048,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    from realtime.server import Server
+
+    app = build(muster, listener)
+    Server(app, drain=app.state.realtime.drain).run(sockets=[listener])
 
 
 def _greeting(muster: Muster, listener: socket.socket) -> str:

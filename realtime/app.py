@@ -13,15 +13,16 @@ from domain.muster import Muster
 from realtime import health, problems
 from realtime.api import meetings, operations, session, transfer
 from realtime.description import describe
-from realtime.hub import Hub
 from realtime.problems import Problem
+from realtime.realtime import Realtime
 from realtime.security import Guard
+from realtime.wire import PATH
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
-def create_app(muster: Muster, hub: Hub, *, lifespan: Lifespan | None = None) -> FastAPI:
+def create_app(muster: Muster, realtime: Realtime, *, lifespan: Lifespan | None = None) -> FastAPI:
     """The application without pages; ui.app.install adds them, last, since they are mounted at /."""
     app = FastAPI(
         title="Muster",
@@ -32,9 +33,15 @@ def create_app(muster: Muster, hub: Hub, *, lifespan: Lifespan | None = None) ->
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.muster, app.state.hub = muster, hub
+    app.state.muster, app.state.realtime = muster, realtime
     problems.install(app)
-    app.add_middleware(Guard, find_login=muster.logins.find, public_url=muster.settings.public_url)
+    app.add_middleware(
+        Guard,
+        find_login=muster.logins.find,
+        public_url=muster.settings.public_url,
+        node=muster.settings.node,
+        sockets={PATH: realtime.gateway},
+    )
     # Routes are tried in order: first what thirty students ask for in the same second.
     for part in (operations, session, meetings, transfer, health):
         app.include_router(part.router)

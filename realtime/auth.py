@@ -12,15 +12,11 @@ from domain.login_rows import LoginView
 from domain.muster import Muster
 from realtime.hub import Hub
 from realtime.problems import Problem, unauthenticated
+from realtime.realtime import Realtime
 from realtime.security import COOKIE, token_of
 
 #: Browsers keep a cookie 400 days at most (RFC 6265bis §5.5); how long a login lasts, the server says.
 _COOKIE_LIFE_S = 400 * 24 * 3600
-
-
-def address_of(connection: HTTPConnection) -> str:
-    """The client's address, for limits. Behind a proxy on this machine uvicorn has put the right one here."""
-    return connection.client.host if connection.client else ""
 
 
 def muster_of(connection: HTTPConnection) -> Muster:
@@ -30,7 +26,12 @@ def muster_of(connection: HTTPConnection) -> Muster:
 
 def hub_of(connection: HTTPConnection) -> Hub:
     """The hub of this process."""
-    return cast(Hub, connection.app.state.hub)
+    return realtime_of(connection).hub
+
+
+def realtime_of(connection: HTTPConnection) -> Realtime:
+    """The real-time room of this process."""
+    return cast(Realtime, connection.app.state.realtime)
 
 
 def is_https(connection: HTTPConnection, muster: Muster) -> bool:
@@ -81,7 +82,12 @@ async def _hub(connection: HTTPConnection) -> Hub:
     return hub_of(connection)
 
 
+async def _realtime(connection: HTTPConnection) -> Realtime:
+    return realtime_of(connection)
+
+
 Visitor = Annotated[LoginView, Depends(visitor_of)]
 Admin = Annotated[LoginView, Depends(admin_of)]
 TheMuster = Annotated[Muster, Depends(_muster)]
 TheHub = Annotated[Hub, Depends(_hub)]
+TheRealtime = Annotated[Realtime, Depends(_realtime)]

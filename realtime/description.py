@@ -17,7 +17,7 @@ from realtime.problems import MEDIA_TYPE
 from realtime.security import COOKIE
 
 #: Calls that need no login.
-_OPEN = {"/healthz", "/readyz", "/api/v1/login"}
+_OPEN = {"/healthz", "/readyz", "/metrics", "/api/v1/login"}
 _SCHEMAS = "#/components/schemas/"
 _WORDS = {
     "400": "The body cannot be read",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,6 +27,7 @@ log = logging.getLogger("muster.requests")
 MAX_BODY = 1024 * 1024
 MAX_UPLOAD = 11 * 1024 * 1024  # a roster of 10 MiB and the form around it
 COOKIE = "muster_login"
+NODE_COOKIE = "muster_node"
 _UPLOADS = ("/api/v1/import/", "/_nicegui/client/")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SOCKETS = "/_nicegui_ws/"
@@ -58,11 +59,28 @@ def token_of(connection: HTTPConnection) -> str | None:
     return connection.cookies.get(COOKIE)
 
 
-class Guard:
-    """The outermost layer. ``find_login`` tells whose token one is, or None."""
+def address_of(connection: HTTPConnection) -> str:
+    """The client's address, for limits. Behind a proxy on this machine uvicorn has put the right one here."""
+    return connection.client.host if connection.client else ""
 
-    def __init__(self, app: ASGIApp, *, find_login: FindLogin, public_url: str = "") -> None:
+
+class Guard:
+    """The outermost layer. ``find_login`` tells whose token one is, or None; ``sockets`` serve WebSocket
+    paths by themselves. Of several processes each says its ``node`` in a cookie, for the balancer to
+    bring the browser back to where its page lives."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        find_login: FindLogin,
+        public_url: str = "",
+        node: str = "main",
+        sockets: Mapping[str, ASGIApp] | None = None,
+    ) -> None:
         self._app = app
+        self._sockets = sockets or {}
+        self._node = node
         self._find_login = find_login
         self._public = _host(public_url)
         self._is_https = public_url.startswith("https://")
@@ -82,7 +100,8 @@ class Guard:
         elif scope["path"].startswith(_SOCKETS) and not await self._is_logged_in(scope):
             refusal = (4401, "not logged in")
         if refusal is None:
-            await self._app(scope, receive, send)
+            # Sockets of our own go straight there: what lies between costs memory for as long as they last.
+            await self._sockets.get(scope["path"], self._app)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": refusal[0], "reason": refusal[1]})
 
@@ -159,8 +178,11 @@ class Guard:
             headers.setdefault(name, value)
         headers["X-Request-ID"] = request_id
         path = scope["path"]
-        if path.startswith("/api/") or headers.get("content-type", "").startswith("text/html"):
+        is_page = headers.get("content-type", "").startswith("text/html")
+        if path.startswith("/api/") or is_page:
             headers.setdefault("Cache-Control", "no-store")
+        if is_page and self._node != "main":
+            headers.append("Set-Cookie", f"{NODE_COOKIE}={self._node}; Path=/; HttpOnly; SameSite=Lax")
         if self._is_https or scope.get("scheme") == "https":
             headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 

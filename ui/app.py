@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from datetime import date
@@ -14,6 +15,7 @@ from domain.clock import FIRST_DAY, LAST_DAY
 from domain.model import Role
 from domain.muster import Muster
 from realtime.hub import Hub
+from realtime.realtime import Realtime
 from ui import check_in, login, plain, theme
 from ui.account import AccountPage
 from ui.admin import OverviewPage
@@ -34,8 +36,9 @@ ADMIN = (Role.ADMIN,)
 STAFF = (Role.TEACHER, Role.ADMIN)
 
 
-def install(app: FastAPI, muster: Muster, hub: Hub) -> None:
+def install(app: FastAPI, muster: Muster, realtime: Realtime) -> None:
     """Register every page and mount NiceGUI."""
+    hub = realtime.hub
     plain.install(app)
     login.install(app, muster)
     check_in.install(app, muster)
@@ -142,10 +145,12 @@ def _admins(pages: Pages, hub: Hub) -> None:
 def _storage_secret(data: Path) -> str:
     """What NiceGUI signs its own cookie with; nothing of ours rests on it. Made once, readable by us alone."""
     path = data / "storage.key"
-    try:
-        return path.read_text(encoding="ascii")
-    except FileNotFoundError:
-        secret = secrets.token_urlsafe(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
-            file.write(secret)
-        return secret
+    data.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        aside = data / f"storage.key.{secrets.token_hex(8)}"
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32))
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)  # whole or not at all, when several processes start at once
+        aside.unlink()
+    return path.read_text(encoding="ascii")

@@ -17,7 +17,8 @@ from domain.operations import MAX_PROOF
 from domain.outcomes import Outcome, rejected
 from domain.record import RecorderBusy
 from domain.scans import STAMP_LIFE, ScannedMeeting
-from realtime.auth import address_of, is_https
+from realtime.auth import is_https
+from realtime.security import address_of
 from ui import plain
 from ui.answers import Answer, answer_for, clock_time
 from ui.login import find_visitor

@@ -12,8 +12,8 @@ from domain.demo import DEMO_PASSWORD
 from domain.logins import LoginRefused, LoginView
 from domain.model import Role
 from domain.muster import Muster
-from realtime.auth import address_of, forget_login_cookie, set_login_cookie
-from realtime.security import COOKIE
+from realtime.auth import forget_login_cookie, set_login_cookie
+from realtime.security import COOKIE, address_of
 from ui import plain
 from ui.answers import rate_limited
 

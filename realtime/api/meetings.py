@@ -21,18 +21,18 @@ from domain.login_rows import LoginView
 from domain.model import MeetingState, Role
 from domain.muster import Muster
 from domain.people import PersonView
-from domain.register import MeetingKey, MeetingView
+from domain.register import MeetingKey
 from realtime.api import shapes, wire
 from realtime.auth import TheHub, TheMuster, Visitor, visitor_of
 from realtime.hub import Follower, TooSlow
 from realtime.problems import Problem, not_found
+from realtime.protocol import MAX_MISSED
+from realtime.snapshots import meeting_snapshot
 
 router = APIRouter(prefix=wire.PREFIX, tags=["meetings"])
 MAX_WAIT_S = 60
 #: A day that can be asked for.
 Day = Annotated[date, Field(ge=FIRST_DAY, le=LAST_DAY)]
-#: A client that missed more than this gets a snapshot instead (protocol §5).
-MAX_EVENTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,22 +154,9 @@ async def read_meeting(meeting_id: str, visitor: Visitor, muster: TheMuster) -> 
         seen = _look(conn, meeting_id, visitor, muster)
         view = register.read_meeting(conn, seen.key.id, muster.clock.now())
         assert view is not None  # one transaction: it was there a moment ago
-        return _snapshot(view, seen)
+        return meeting_snapshot(view, seen.own)
 
     return wire.Json(await muster.store.read(work))
-
-
-def _snapshot(view: MeetingView, seen: _Seen) -> dict[str, Any]:
-    is_staff = seen.own is None
-    rows = [
-        wire.roster_row(row, is_staff=is_staff)
-        for row in view.roster
-        if seen.own is None or row.student_id in seen.own
-    ]
-    facts = wire.meeting(view)
-    if seen.own is not None:
-        facts.pop("opened_by"), facts.pop("closed_by")
-    return {"meeting": facts, "roster": rows, "seq": view.seq, "epoch": view.epoch}
 
 
 @router.get(
@@ -241,11 +228,11 @@ async def _grows(follower: Follower, after: int, wait_s: float) -> bool:
 def _missed(conn: Connection, seen: _Seen, after: int, epoch: str | None, muster: Muster) -> dict[str, Any]:
     topic, own_epoch = meeting_topic(seen.key.id), events.epoch(conn)
     head = events.head(conn, topic)
-    if (epoch is not None and epoch != own_epoch) or after > head or head - after > MAX_EVENTS:
+    if (epoch is not None and epoch != own_epoch) or after > head or head - after > MAX_MISSED:
         view = register.read_meeting(conn, seen.key.id, muster.clock.now())
         assert view is not None
-        return {"topic": topic, "epoch": own_epoch, "seq": head, "snapshot": _snapshot(view, seen)}
-    missed: list[Event] = events.read_after(conn, topic, after, MAX_EVENTS)
+        return {"topic": topic, "epoch": own_epoch, "seq": head, "snapshot": meeting_snapshot(view, seen.own)}
+    missed: list[Event] = events.read_after(conn, topic, after, MAX_MISSED)
     return {"topic": topic, "epoch": own_epoch, "seq": head, "events": [wire.event(e) for e in missed]}
 
 

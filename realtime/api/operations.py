@@ -13,8 +13,9 @@ from domain.clock import format_instant
 from domain.operations import InvalidOperation, Operation, parse
 from realtime.api import shapes, wire
 from realtime.api.shapes import MAX_OPERATIONS
-from realtime.auth import TheMuster, Visitor, address_of
+from realtime.auth import TheMuster, Visitor
 from realtime.problems import Problem
+from realtime.security import address_of
 
 router = APIRouter(prefix=wire.PREFIX, tags=["operations"])
 MAX_INFLATED = 4 * 1024 * 1024

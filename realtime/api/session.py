@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from domain.clock import format_instant
 from realtime.api import shapes, wire
-from realtime.auth import TheMuster, Visitor, address_of, forget_login_cookie, set_login_cookie
+from realtime.auth import TheMuster, Visitor, forget_login_cookie, set_login_cookie
 from realtime.problems import not_found
+from realtime.security import address_of
 
 router = APIRouter(prefix=wire.PREFIX, tags=["log-in"])
 

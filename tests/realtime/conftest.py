@@ -19,11 +19,11 @@ from domain.muster import Muster
 from domain.passwords import hash_password
 from realtime.api import shapes
 from realtime.app import create_app
-from realtime.bus import MemoryBus
 from realtime.hub import Hub
+from realtime.realtime import Realtime
 from tests.factories import NOW, AClass, a_class, a_person, an_enrolment
+from tests.realtime.sockets import PASSWORD, Served, serving
 
-PASSWORD = "correct horse battery"
 As = Callable[[str | None], Awaitable[httpx.AsyncClient]]
 
 
@@ -32,11 +32,18 @@ def password_hash() -> str:
     return hash_password(PASSWORD)
 
 
+@pytest_asyncio.fixture
+async def realtime(muster: Muster) -> AsyncIterator[Realtime]:
+    """The real-time room, started; its heart beats every second."""
+    realtime = Realtime(muster, heartbeat_s=1)
+    await realtime.start()
+    yield realtime
+    await realtime.stop()
+
+
 @pytest.fixture
-def hub(muster: Muster) -> Hub:
-    bus = MemoryBus()
-    muster.on_commit(bus.publish)
-    return Hub(bus)
+def hub(realtime: Realtime) -> Hub:
+    return realtime.hub
 
 
 #: When the substitute of ``klass`` takes over, and until when: long after everybody has logged in.
@@ -86,8 +93,15 @@ def email_of(who: str) -> str:
 
 
 @pytest.fixture
-def app(muster: Muster, hub: Hub) -> FastAPI:
-    return create_app(muster, hub)
+def app(muster: Muster, realtime: Realtime) -> FastAPI:
+    return create_app(muster, realtime)
+
+
+@pytest_asyncio.fixture
+async def served(app: FastAPI, muster: Muster, klass: AClass) -> AsyncIterator[Served]:
+    """The class on a real server."""
+    async with serving(app) as base:
+        yield Served(base, muster, klass, email_of)
 
 
 async def log_in(client: httpx.AsyncClient, who: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from realtime.api import meetings
 from realtime.app import create_app
 from realtime.bus import MemoryBus
 from realtime.hub import QUEUE, Follower, Hub
+from realtime.realtime import Realtime
 from tests.factories import NOW, AClass
 from tests.realtime.conftest import As, log_in, problem
 
@@ -280,11 +281,12 @@ async def test_another_epoch_or_too_much_missed_gives_a_snapshot(
 
 
 async def test_a_poll_whose_queue_overflowed_reads_the_log(
-    muster: Muster, klass: AClass, poll_waits: asyncio.Event, path: str
+    muster: Muster, realtime: Realtime, klass: AClass, poll_waits: asyncio.Event, path: str
 ) -> None:
     bus, committed = MemoryBus(), list[Event]()  # what is told on this bus, the test decides
     muster.on_commit(committed.extend)
-    transport = httpx.ASGITransport(app=create_app(muster, Hub(bus)))
+    realtime.hub = Hub(bus)
+    transport = httpx.ASGITransport(app=create_app(muster, realtime))
     async with httpx.AsyncClient(transport=transport, base_url="http://muster.test") as teacher:
         teacher.headers["Authorization"] = f"Bearer {(await log_in(teacher, 'teacher'))['token']}"
         teacher.cookies.clear()

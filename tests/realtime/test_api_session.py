@@ -12,9 +12,10 @@ from domain.clock import ManualClock
 from domain.ids import new_id
 from domain.muster import Muster
 from realtime.app import create_app
-from realtime.hub import Hub
+from realtime.realtime import Realtime
 from tests.factories import AClass
-from tests.realtime.conftest import PASSWORD, As, email_of, log_in, problem
+from tests.realtime.conftest import As, email_of, log_in, problem
+from tests.realtime.sockets import PASSWORD
 
 OWN = {"Origin": "http://muster.test"}
 
@@ -45,9 +46,11 @@ async def test_a_login_is_a_bearer_token_and_a_cookie_that_scripts_cannot_read(
     assert granted["token"] not in (await client.get("/api/v1/me")).text
 
 
-async def test_over_tls_the_cookie_is_for_tls_alone(muster: Muster, hub: Hub, klass: AClass) -> None:
+async def test_over_tls_the_cookie_is_for_tls_alone(
+    muster: Muster, realtime: Realtime, klass: AClass
+) -> None:
     muster.settings = replace(muster.settings, public_url="https://muster.test")
-    transport = httpx.ASGITransport(app=create_app(muster, hub))
+    transport = httpx.ASGITransport(app=create_app(muster, realtime))
     async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.1") as client:
         answer = await client.post("/api/v1/login", json={"email": email_of("teacher"), "password": PASSWORD})
 

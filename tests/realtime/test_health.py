@@ -17,7 +17,8 @@ async def test_a_running_server_is_alive_and_ready(client_as: As) -> None:
     assert (await client.get("/healthz")).json() == {"status": "ok"}
     ready = await client.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json() == {"status": "ok", "checks": {"recorder": True, "database": True}}
+    checks = {"recorder": True, "bus": True, "not_draining": True, "database": True}
+    assert ready.json() == {"status": "ok", "checks": checks}
 
 
 async def test_without_its_recorder_a_server_is_alive_and_not_ready(client_as: As, muster: Muster) -> None:

@@ -16,8 +16,8 @@ from starlette.websockets import WebSocket
 
 from domain.muster import Muster
 from realtime.app import create_app
-from realtime.hub import Hub
 from realtime.logs import JsonLines
+from realtime.realtime import Realtime
 from tests.factories import AClass
 from tests.realtime.conftest import As, log_in, problem
 
@@ -69,9 +69,11 @@ async def test_our_own_pages_act_with_the_cookie(client_as: As, header: str) -> 
     assert answer.status_code == 200
 
 
-async def test_behind_a_proxy_the_public_address_is_our_own(muster: Muster, hub: Hub, klass: AClass) -> None:
+async def test_behind_a_proxy_the_public_address_is_our_own(
+    muster: Muster, realtime: Realtime, klass: AClass
+) -> None:
     muster.settings = replace(muster.settings, public_url="https://school.example")
-    transport = httpx.ASGITransport(app=create_app(muster, hub))
+    transport = httpx.ASGITransport(app=create_app(muster, realtime))
     async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.1:8080") as client:
         await log_in(client, "teacher")
         login = await client.post("/api/v1/login", json={}, headers={"Origin": "https://school.example"})
