@@ -117,7 +117,9 @@ def _run(settings: Settings, _args: argparse.Namespace) -> int:
         if settings.is_demo and not settings.database_url and not settings.sqlite_path.exists():
             _make_demo_school(settings)
         clock = SystemClock()
-        with contextlib.closing(_prepared(settings)) as store:
+        with contextlib.closing(_prepared(settings, found_school=not settings.is_demo)) as store:
+            if settings.is_demo and store.read_now(school.read_school) is None:
+                seed(store, clock, **FIRST_START, progress=lambda text: print(f"  {text}", flush=True))
             found = store.read_now(school.read_school)
             if found is not None and found.is_demo:
                 now = clock.now()

@@ -214,7 +214,11 @@ class RunningClass:
     async def _run(self) -> None:
         while True:
             try:
-                wait_s = await self.step()
+                if self._muster.leadership.is_leader:
+                    wait_s = await self.step()
+                else:  # another process plays it
+                    self._forget()
+                    wait_s = 1.0
             except RecorderBusy as busy:
                 wait_s = busy.retry_after
             except Exception:  # the rim of the task: the play must not end because one scene failed

@@ -23,6 +23,7 @@ class Muster:
         self.store = store or open_store(settings)
         self.throttle = Throttle(self.clock)
         self.logins = Logins(self.store, self.clock, self.throttle)
+        self.leadership = self.store.leadership()
         self.is_demo = False  # the school is made up, and everybody may know its passwords
         self._watchers: list[Callable[[Sequence[Event]], None]] = []
         self.store.on_appended(self.tell)
@@ -42,8 +43,10 @@ class Muster:
         found = await self.store.read(read_school)
         self.is_demo = found is not None and found.is_demo
         await self.recorder.start()
+        await self.leadership.start()
 
     async def stop(self) -> None:
         """Finish what is being written. The store stays open for its owner to close."""
+        await self.leadership.stop()
         await self.recorder.stop()
         await self.logins.close()

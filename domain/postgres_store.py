@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from domain.leadership import Leadership, PostgresLeadership
 from domain.store import Store, StoreUnavailable, T, Work, carried_out
 
 log = logging.getLogger("muster.store")
@@ -90,6 +91,21 @@ class PostgresStore(Store):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def leadership(self) -> Leadership:
+        """The leader holds an advisory lock, in a session of its own, on the caller's event loop."""
+        parts = self._url.translate_connect_args(username="user")
+        settings = {
+            "application_name": "muster-leader",
+            "tcp_keepalives_idle": "10",  # a leader whose machine vanished is given up in 25 s
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
+        }
+
+        async def connect() -> asyncpg.Connection:
+            return await asyncpg.connect(**parts, timeout=2, command_timeout=2, server_settings=settings)
+
+        return PostgresLeadership(connect)
 
     async def _dispose(self) -> None:
         async with self._turn:

@@ -25,6 +25,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from domain.events import Event, take_appended
+from domain.leadership import Leadership, SoleLeader
 from domain.settings import Settings
 
 T = TypeVar("T")
@@ -85,6 +86,10 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finish what is running and close every connection."""
+
+    def leadership(self) -> Leadership:
+        """Which of the processes on this database runs what is due by the clock."""
+        return SoleLeader()
 
     def on_appended(self, tell: Tell) -> None:
         """Have events that a write appended told after its commit, in the order of the commits, on the

@@ -1,6 +1,6 @@
 """What Muster does by the clock: closes meetings left open, lays out the timetable, clears old log-ins away.
 
-Every job is idempotent, so a missed run is made up for by the next one and a doubled run changes nothing.
+Of several processes the leader does it. Every job is idempotent, so a missed run is made up for by the next one and a doubled run changes nothing.
 APScheduler only says when; what "now" is, the jobs ask the injected clock.
 """
 
@@ -106,6 +106,8 @@ class Jobs:
         )
 
     async def _watched(self, name: str, job: Callable[[], Awaitable[object]]) -> None:
+        if not self._muster.leadership.is_leader:
+            return
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)

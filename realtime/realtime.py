@@ -41,6 +41,16 @@ class Realtime:
         self.presence = Presence(muster.clock, node=muster.settings.node, line=line)
         self.presence.on_change(self.metrics.presence_changed)
         self.gateway = Gateway(muster, self.hub, self.presence, self.metrics, limits, heartbeat_s=heartbeat_s)
+        gauge = self.metrics.gauge
+        gauge(
+            "muster_is_leader",
+            "1 in the process that runs what is due by the clock",
+            lambda: float(muster.leadership.is_leader),
+        )
+        if isinstance(log_bus := self.bus, LogBus):
+            gauge("muster_log_position", "Of the last event shown here", lambda: log_bus.position)
+            gauge("muster_log_reads", "News that had to be read from the log", lambda: log_bus.gap_count)
+            gauge("muster_redis_up", "1 while news come through Redis", lambda: float(log_bus.has_fast_path))
         self.vitals = Vitals(muster, self.bus, self.gateway, self.metrics, self.presence)
 
     async def start(self) -> None:

@@ -57,6 +57,7 @@ class RedisLine:
         self._tasks: list[asyncio.Task[None]] = []
         self._is_reading = False
         self._was_told = False
+        self._is_over = False
 
     @property
     def is_up(self) -> bool:
@@ -71,6 +72,7 @@ class RedisLine:
 
     async def start(self, receive: Callable[[bytes], None], resumed: Callable[[], None]) -> None:
         """Begin to send and to receive."""
+        self._is_over = False
         self._tasks = [
             asyncio.create_task(self._read(receive, resumed), name=f"muster-redis-read {self._key}"),
             asyncio.create_task(self._write(), name=f"muster-redis-write {self._key}"),
@@ -78,13 +80,15 @@ class RedisLine:
 
     async def stop(self) -> None:
         """Send what waits, if that is quick, and end."""
-        with contextlib.suppress(*_LOST):
-            async with asyncio.timeout(0.5):
-                while self._waiting and self._is_reading:
-                    await self._send_waiting()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_over = True
+        self._has_some.set()
+        reading, *writing = self._tasks
+        await asyncio.wait(writing, timeout=0.5)
+        # redis-py can swallow a cancellation while it closes a connection: ask until it is heard.
+        while left := [task for task in (reading, *writing) if not task.done()]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.2)
         self._tasks = []
         self._is_reading = False
         with contextlib.suppress(*_LOST):
@@ -92,13 +96,13 @@ class RedisLine:
 
     async def _read(self, receive: Callable[[bytes], None], resumed: Callable[[], None]) -> None:
         wait = _FIRST_WAIT_S
-        while True:
+        while not self._is_over:
             try:
                 newest: Any = await self._redis.xrevrange(self._key, count=1)
                 last = newest[0][0] if newest else b"0-0"
                 self._is_reading, self._was_told, wait = True, False, _FIRST_WAIT_S
                 resumed()
-                while True:
+                while not self._is_over:
                     last = await self._read_once(last, receive)
             except _LOST as error:
                 self._is_reading = False
@@ -124,7 +128,7 @@ class RedisLine:
         return last
 
     async def _write(self) -> None:
-        while True:
+        while not self._is_over:
             await self._has_some.wait()
             self._has_some.clear()
             try:
