@@ -15,7 +15,7 @@ from realtime.fanout import Channel
 from realtime.frames import DEFLATE_FROM, deflated_frame, text_frame
 from realtime.limits import Bucket, Limits
 from realtime.metrics import Metrics
-from realtime.presence import Here, Presence
+from realtime.presence import Presence
 from realtime.protocol import Code
 from realtime.wire import Wire
 
@@ -43,7 +43,6 @@ class Following:
         self.sent = 0
         self.is_joined = False  # its beginning was sent, so events may follow
         self.grant: Grant | None = None
-        self.end_presence: Callable[[], None] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -160,18 +159,6 @@ class Connection:
                 following.channel.catch_up(following)
 
     # -- presence
-
-    def tell_presence(self, name: str, joined: list[Here], left: list[Here]) -> None:
-        """Who came to a topic and who left it."""
-        if not self.wire.is_full:  # not numbered, not replayed: the next beginning has them all
-            self.send(
-                {
-                    "type": "presence",
-                    "topic": name,
-                    "joined": [entry.as_dict() for entry in joined],
-                    "left": [entry.as_dict() for entry in left],
-                }
-            )
 
     def be_here(self, presence: Presence, topic: str, role: str) -> None:
         """Be shown to whoever has the topic open."""

@@ -32,6 +32,7 @@ from realtime.limits import Doors, Limits
 from realtime.metrics import Metrics
 from realtime.operation_frames import OperationFrames
 from realtime.presence import Presence
+from realtime.presence_frames import PresenceFrames
 from realtime.protocol import (
     AUTH_WITHIN_S,
     HEARTBEAT_S,
@@ -88,7 +89,8 @@ class Gateway:
         self._random = random.Random()  # noqa: S311  # spreads returns, keeps no secret
         self.is_draining = False
         self._heartbeat_s = heartbeat_s
-        self._joins = Joins(muster.store, muster.clock, presence, metrics, forget=self.forget)
+        self._presence_frames = PresenceFrames(presence)
+        self._joins = Joins(muster.store, muster.clock, self._presence_frames, metrics, forget=self.forget)
         self._operations = OperationFrames(muster, metrics, self._limits)
         self._seen = SeenFrames(muster, presence)
         self._rights = Rights(muster, hub, self)
@@ -132,10 +134,9 @@ class Gateway:
             return
         following.channel.remove(following)
         self._fanout.leave(following.channel)
-        if following.end_presence is not None:
-            following.end_presence()
+        topic, person_id = following.channel.topic, connection.login.person_id
+        self._presence_frames.leave(connection, topic)
         if following.grant is not None:
-            topic, person_id = following.channel.topic, connection.login.person_id
             self._presence.leave(topic, person_id, following.grant.role, connection.id, at_once=True)
 
     def end(self, connection: Connection, code: Close, reason: str, *, retry_ms: int | None = None) -> None:

@@ -24,7 +24,7 @@ from domain.watching import MEETING, Grant, grants
 from realtime.connection import Connection, Following
 from realtime.frames import event_payload
 from realtime.metrics import Metrics
-from realtime.presence import Presence
+from realtime.presence_frames import PresenceFrames
 from realtime.protocol import MAX_MISSED, Code, Cursor
 from realtime.snapshots import digest, snapshot_of
 
@@ -63,7 +63,7 @@ class Joins:
         self,
         store: Store,
         clock: Clock,
-        presence: Presence,
+        presence: PresenceFrames,
         metrics: Metrics,
         *,
         forget: Callable[[Connection, str], None],
@@ -158,18 +158,14 @@ class Joins:
             log.error("a client's view of a meeting differs from ours at the same seq: it begins anew")
         self._metrics.joined("events" if after is not None else "snapshot")
         following.grant, following.sent, following.is_joined = grant, found.heads[topic], True
+        here = b"[]"
         if topic.startswith(MEETING):
-            connection.be_here(self._presence, topic, grant.role)
-            if following.end_presence is None:
-                following.end_presence = self._presence.watch(
-                    topic, lambda joined, left: connection.tell_presence(join.name, joined, left)
-                )
+            here = self._presence.follow(connection, topic, join.name, grant.role)
         what = (
             b'"events":' + found.missed[topic, after]
             if after is not None
             else b'"snapshot":' + found.snapshots[topic]
         )
-        here = orjson.dumps([entry.as_dict() for entry in self._presence.here(topic)])
         head = orjson.dumps(
             {
                 "type": "subscribed",

@@ -24,6 +24,8 @@ from domain.clock import Clock, format_instant
 ANNOUNCE_EVERY_S, LEASE_S = 8.0, 25.0
 #: Somebody whose line breaks is still there for a moment: most come back.
 GRACE_S = 3.0
+#: Of a topic that more have open only those who were there first are told: nobody reads such a list.
+MOST_TOLD = 200
 #: Comings and goings are told together, at most so often.
 TELL_EVERY_S = 0.25
 
@@ -148,6 +150,10 @@ class Presence:
         """Everybody who has a topic open, by person."""
         return [entry for _, entry in sorted(self._merged(topic).items())]
 
+    def told(self, topic: str) -> list[Here]:
+        """Who those who watch a topic have been told of, by person."""
+        return [entry for _, entry in sorted(self._told.get(topic, {}).items())]
+
     def watch(self, topic: str, changed: Changed) -> Callable[[], None]:
         """Have told who came (or changed) and who left; returns how to stop that."""
         if topic not in self._watchers:
@@ -177,6 +183,9 @@ class Presence:
             if known is not None:
                 entry = Here(*key, min(known.since, entry.since), known.unsent + entry.unsent)
             merged[key] = entry
+        if len(merged) > MOST_TOLD:
+            first = sorted(merged.values(), key=lambda e: (e.since, e.person_id, e.role))[:MOST_TOLD]
+            merged = {(entry.person_id, entry.role): entry for entry in first}
         return merged
 
     def _own_entries(self, topic: str) -> Iterable[Here]:
