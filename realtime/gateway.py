@@ -251,7 +251,7 @@ class Gateway:
                 self._strangers -= 1
             if token is None:
                 return None
-        login = await self._muster.logins.find(token)
+        login = await self._rights.find_login(token)
         if login is None or self.is_draining:
             code = Close.RESTARTING if self.is_draining else Close.UNAUTHENTICATED
             self._metrics.closed(code)

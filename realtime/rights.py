@@ -15,6 +15,7 @@ from typing import Protocol
 
 from domain import events
 from domain.events import Event
+from domain.login_rows import LoginView
 from domain.muster import Muster
 from domain.store import StoreError
 from domain.watching import MEETING, Grant, grants
@@ -49,6 +50,7 @@ class Rights:
         self._ends: list[Callable[[], None]] = []
         self._doubted: list[Following] = []
         self._task: asyncio.Task[None] | None = None
+        self._endings = 0  # how often log-ins have ended
 
     def start(self) -> None:
         """Begin to watch."""
@@ -65,6 +67,14 @@ class Rights:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def find_login(self, token: str) -> LoginView | None:
+        """Whose token this is now: one that ended while it was read is nobody's, though it was found."""
+        while True:
+            endings = self._endings
+            login = await self._muster.logins.find(token)
+            if login is None or endings == self._endings:
+                return login
+
     def doubt(self, followings: Iterable[Following]) -> None:
         """Ask the domain again whether these may go on."""
         self._doubted += followings
@@ -73,6 +83,7 @@ class Rights:
 
     def _on_rights(self, event: Event) -> None:
         if event.name == events.LOGINS_ENDED:
+            self._endings += 1
             ended = set(event.data["login_ids"])
             is_role = event.data.get("why") == "role"
             for connection in self._sockets.connections():

@@ -142,8 +142,9 @@ class Socket:
     async def ended(self) -> int:
         """Read until the server closes; its code."""
         try:
-            while True:
-                self._unread.append(await self._received())
+            async with asyncio.timeout(PATIENCE_S):  # heartbeats would go on for ever
+                while True:
+                    self._unread.append(await self._received())
         except Ended as end:
             return end.code
 
