@@ -190,7 +190,8 @@ def serve(muster: Muster, listener: socket.socket) -> None:
     from realtime.server import Server
 
     app = build(muster, listener)
-    Server(app, drain=app.state.realtime.drain).run(sockets=[listener])
+    realtime = app.state.realtime
+    Server(app, sockets=realtime.gateway, drain=realtime.drain).run(sockets=[listener])
 
 
 def _greeting(muster: Muster, listener: socket.socket) -> str:

@@ -1,9 +1,9 @@
 """From the hub to a thousand connections: each event is encoded once and written to all.
 
 A topic that is followed has a Channel: a ring of its last events, already framed, and its followers,
-each with the seq that it was sent last. News goes out at once; after that the topic rests for as long
-as writing it took, and what comes meanwhile goes out together, so that fan-out never takes more than
-about half of the loop. A follower that does not read is passed over; when it reads again it gets what
+each with the seq that it was sent last. News goes out at once. What comes while it is being written goes
+out together, after a rest of half as long as the writing took: the more there is to do, the more is done
+in one write, and fan-out never takes more than two thirds of the loop. A follower that does not read is passed over; when it reads again it gets what
 it missed from the ring, or is asked to begin anew.
 """
 
@@ -26,6 +26,8 @@ RING = 1000
 WRITES_A_TURN = 200
 #: Bytes written to a connection at once, so that one that does not read is noticed.
 WRITE_AT_ONCE = 48 * 1024
+#: The rest between two rounds of a topic that is behind, in lengths of the round before.
+REST = 0.5
 #: More events than this waiting at once are pressure: of each student only the newest record is sent.
 PRESSURE = 100
 
@@ -178,9 +180,7 @@ class Channel:
         self._metrics.written(written)
         self._metrics.fanned_out(now - came_at)
         if self.waiting_count:
-            self._timer = loop.call_later(spent, self._flush)
-        elif spent > 0.002:
-            self._timer = loop.call_later(spent, self._flush)  # rest, also when there is nothing yet
+            self._timer = loop.call_later(spent * REST, self._flush)
         else:
             self._is_busy = False
 

@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterable
 
 import orjson
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from domain.clock import format_instant
 from domain.ids import parse_id
 from domain.muster import Muster
 from domain.watching import INBOX, MEETING, STUDENT
@@ -54,7 +54,7 @@ from realtime.protocol import (
     read_frame,
 )
 from realtime.rights import Rights
-from realtime.security import address_of, token_of
+from realtime.security import address_of, host_of, is_own_origin, token_of
 from realtime.seen import SeenFrames
 from realtime.wire import EXTENSION, PlainWire, Wire
 
@@ -88,7 +88,20 @@ class Gateway:
         self._ids = itertools.count(1)
         self._random = random.Random()  # noqa: S311  # spreads returns, keeps no secret
         self.is_draining = False
+        self._public = host_of(muster.settings.public_url)
         self._heartbeat_s = heartbeat_s
+        self._limits_told = orjson.Fragment(
+            orjson.dumps(
+                {
+                    "frame_bytes": MAX_FRAME,
+                    "topics": self._limits.topics,
+                    "operations_per_frame": MAX_OPERATIONS,
+                    "operations_per_s": self._limits.operations_per_s,
+                    "frames_per_s": self._limits.frames_per_s,
+                    "connections_per_person": self._limits.connections_per_person,
+                }
+            )
+        )
         self._presence_frames = PresenceFrames(presence)
         self._joins = Joins(muster.store, muster.clock, self._presence_frames, metrics, forget=self.forget)
         self._operations = OperationFrames(muster, metrics, self._limits)
@@ -192,6 +205,9 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket connection."""
         await receive()  # websocket.connect
+        if not is_own_origin(Headers(scope=scope), self._public, must=False):
+            await send({"type": "websocket.close", "code": Close.FORBIDDEN, "reason": "foreign origin"})
+            return
         offered = scope.get("subprotocols", [])
         if offered and SUBPROTOCOL not in offered:
             await send({"type": "websocket.close", "code": 1002, "reason": f"only {SUBPROTOCOL} is spoken"})
@@ -297,7 +313,7 @@ class Gateway:
         return None
 
     def _greet(self, connection: Connection) -> None:
-        login, limits = connection.login, self._limits
+        login = connection.login
         connection.send(
             {
                 "type": "hello",
@@ -308,16 +324,9 @@ class Gateway:
                     "role": login.role.value,
                     "language": login.language,
                 },
-                "server_time": format_instant(self._muster.clock.now()),
+                "server_time": connection.server_time(),
                 "heartbeat_s": self._heartbeat_s,
-                "limits": {
-                    "frame_bytes": MAX_FRAME,
-                    "topics": limits.topics,
-                    "operations_per_frame": MAX_OPERATIONS,
-                    "operations_per_s": limits.operations_per_s,
-                    "frames_per_s": limits.frames_per_s,
-                    "connections_per_person": limits.connections_per_person,
-                },
+                "limits": self._limits_told,
             }
         )
 
@@ -354,8 +363,9 @@ class Gateway:
         if isinstance(frame, Subscribe):
             self._subscribe(connection, frame)
         elif isinstance(frame, Unsubscribe):
-            self.forget(connection, frame.topic)
-            connection.send({"type": "unsubscribed", "id": frame.id, "topic": frame.topic})
+            name = canonical(frame.topic) or frame.topic
+            self.forget(connection, name)
+            connection.send({"type": "unsubscribed", "id": frame.id, "topic": name})
         elif isinstance(frame, Operations):
             self._operations.take(connection, frame)
         elif isinstance(frame, Ping):

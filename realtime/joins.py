@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import orjson
 from sqlalchemy import Connection as Database
@@ -32,6 +33,8 @@ log = logging.getLogger("muster.gateway")
 
 #: Joins in one transaction: some 20 ms, mostly in another thread.
 AT_ONCE = 100
+#: How long a snapshot is kept for others who come at the same time, and how many are.
+KEPT_FOR, MOST_KEPT = timedelta(seconds=1), 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Joins:
         self._presence, self._metrics = presence, metrics
         self._forget = forget
         self._waiting: deque[Join] = deque()
+        self._kept: dict[str, tuple[int, datetime, bytes]] = {}  # topic: (seq, when, snapshot)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -124,11 +128,22 @@ class Joins:
             after = _events_after(join, found)
             if after is None:
                 if topic not in found.snapshots:
-                    found.snapshots[topic] = orjson.dumps(snapshot_of(conn, topic, now))
+                    found.snapshots[topic] = self._snapshot(conn, topic, found.heads[topic], now)
             elif (topic, after) not in found.missed:
                 rows = events.read_after(conn, topic, after, MAX_MISSED) if after < found.heads[topic] else []
                 found.missed[topic, after] = b"[%s]" % b",".join(event_payload(e, join.name) for e in rows)
         return found
+
+    def _snapshot(self, conn: Database, topic: str, head: int, now: datetime) -> bytes:
+        """A snapshot, written out; in a storm one that is a moment old and of the same seq does for others too."""
+        kept = self._kept.get(topic)
+        if kept is not None and kept[0] == head and timedelta() <= now - kept[1] < KEPT_FOR:
+            return kept[2]
+        written = orjson.dumps(snapshot_of(conn, topic, now))
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[topic] = (head, now, written)
+        return written
 
     def _read_digests(self, conn: Database, allowed: list[Join], found: _Read) -> None:
         claimed = {

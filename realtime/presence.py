@@ -24,8 +24,9 @@ from domain.clock import Clock, format_instant
 ANNOUNCE_EVERY_S, LEASE_S = 8.0, 25.0
 #: Somebody whose line breaks is still there for a moment: most come back.
 GRACE_S = 3.0
-#: Of a topic that more have open only those who were there first are told: nobody reads such a list.
-MOST_TOLD = 200
+#: Of a topic that more have open only those who were there first are told: whole classes of students, but
+#: not a hundred admins, each of whom would be told of each other.
+MOST_STUDENTS, MOST_OTHERS = 1000, 50
 #: Comings and goings are told together, at most so often.
 TELL_EVERY_S = 0.25
 
@@ -183,10 +184,7 @@ class Presence:
             if known is not None:
                 entry = Here(*key, min(known.since, entry.since), known.unsent + entry.unsent)
             merged[key] = entry
-        if len(merged) > MOST_TOLD:
-            first = sorted(merged.values(), key=lambda e: (e.since, e.person_id, e.role))[:MOST_TOLD]
-            merged = {(entry.person_id, entry.role): entry for entry in first}
-        return merged
+        return merged if len(merged) <= MOST_OTHERS else _first(merged)
 
     def _own_entries(self, topic: str) -> Iterable[Here]:
         for key, own in self._own.get(topic, {}).items():
@@ -299,6 +297,16 @@ class Presence:
             elif told["kind"] == "ask":
                 self._announce()
         self._wake.set()
+
+
+def _first(people: dict[Key, Here]) -> dict[Key, Here]:
+    kept, room = {}, {"student": MOST_STUDENTS, "": MOST_OTHERS}
+    for key, entry in sorted(people.items(), key=lambda item: (item[1].since, item[0])):
+        kind = "student" if entry.role == "student" else ""
+        if room[kind]:
+            room[kind] -= 1
+            kept[key] = entry
+    return kept
 
 
 def _read(people: list[list[Any]]) -> dict[Key, Here]:

@@ -64,9 +64,18 @@ def address_of(connection: HTTPConnection) -> str:
     return connection.client.host if connection.client else ""
 
 
+def is_own_origin(headers: Headers, public_host: str, *, must: bool) -> bool:
+    """Whether Origin (else Referer) names the host that was asked, or the public one; absent, whether it may be."""
+    origin = headers.get("origin") or headers.get("referer")
+    if origin is None:
+        return not must
+    named = host_of(origin)
+    return bool(named) and named in (headers.get("host", "").lower(), public_host)
+
+
 class Guard:
-    """The outermost layer. ``find_login`` tells whose token one is, or None; ``sockets`` serve WebSocket
-    paths by themselves. Of several processes each says its ``node`` in a cookie, for the balancer to
+    """The outermost layer. ``find_login`` tells whose token one is, or None; ``sockets`` serve
+    WebSocket paths and look after themselves. Of several processes each says its ``node`` in a cookie, for the balancer to
     bring the browser back to where its page lives."""
 
     def __init__(
@@ -82,7 +91,7 @@ class Guard:
         self._sockets = sockets or {}
         self._node = node
         self._find_login = find_login
-        self._public = _host(public_url)
+        self._public = host_of(public_url)
         self._is_https = public_url.startswith("https://")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,13 +104,15 @@ class Guard:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
+        if (own := self._sockets.get(scope["path"])) is not None:
+            await own(scope, receive, send)
+            return
         if not self._is_own(Headers(scope=scope), must=False):
             refusal = (4403, "foreign origin")
         elif scope["path"].startswith(_SOCKETS) and not await self._is_logged_in(scope):
             refusal = (4401, "not logged in")
         if refusal is None:
-            # Sockets of our own go straight there: what lies between costs memory for as long as they last.
-            await self._sockets.get(scope["path"], self._app)(scope, receive, send)
+            await self._app(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": refusal[0], "reason": refusal[1]})
 
@@ -166,12 +177,7 @@ class Guard:
         )
 
     def _is_own(self, headers: Headers, *, must: bool) -> bool:
-        """Whether Origin (else Referer) names the host that was asked; absent, whether it may be."""
-        origin = headers.get("origin") or headers.get("referer")
-        if origin is None:
-            return not must
-        named = _host(origin)
-        return bool(named) and named in (headers.get("host", "").lower(), self._public)
+        return is_own_origin(headers, self._public, must=must)
 
     def _dress(self, scope: Scope, headers: MutableHeaders, request_id: str) -> None:
         for name, value in _HEADERS.items():
@@ -220,7 +226,7 @@ def _replayed(first: Message, receive: Receive) -> Receive:
     return replay
 
 
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
     """Host and port of an address; "" for what is none, as a header may hold anything."""
     try:
         return urlsplit(address).netloc.lower()

@@ -7,9 +7,9 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from realtime.wire import RawProtocol
+from realtime.wire import PATH, RawProtocol
 
 #: How long open requests may take to end, once everybody was told to go.
 GRACE_S = 5
@@ -18,10 +18,17 @@ GRACE_S = 5
 class Server(uvicorn.Server):
     """A server that, told to stop, first lets its clients go, then closes, then returns to its caller."""
 
-    def __init__(self, app: ASGIApp, *, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp, *, sockets: ASGIApp, drain: Callable[[], Awaitable[None]]) -> None:
+        """``sockets`` serves the gateway's path, without the layers of ``app``, which each connection would keep."""
+
+        def front(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            is_ours = scope["type"] == "websocket" and scope["path"] == PATH
+            return (sockets if is_ours else app)(scope, receive, send)
+
         super().__init__(
             uvicorn.Config(
-                app,
+                front,
+                interface="asgi3",
                 ws=RawProtocol,
                 ws_per_message_deflate=False,  # of NiceGUI's bridge: halves a client's memory; /ws has its own
                 ws_ping_interval=None,  # NiceGUI pings itself; the system notices dead peers (listen())

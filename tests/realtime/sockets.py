@@ -41,7 +41,7 @@ class Ended(Exception):
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """Serve an application as the product does; gives its http:// address."""
     listener = listen("127.0.0.1", 0)
-    server = Server(app, drain=app.state.realtime.drain)
+    server = Server(app, sockets=app.state.realtime.gateway, drain=app.state.realtime.drain)
     server.config.lifespan = "off"  # the fixtures start and stop the parts
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve(sockets=[listener]))
@@ -124,25 +124,27 @@ class Socket:
         for place, frame in enumerate(self._unread):
             if frame["type"] == kind and matching(frame):
                 return self._unread.pop(place)
-        while True:
-            frame = await self._received()
-            if frame["type"] == kind and matching(frame):
-                return frame
-            self._unread.append(frame)
+        async with asyncio.timeout(PATIENCE_S):  # heartbeats would go on for ever
+            while True:
+                frame = await self._received()
+                if frame["type"] == kind and matching(frame):
+                    return frame
+                self._unread.append(frame)
 
     async def subscribe(self, topic: str, cursor: Frame | None = None, number: int = 1) -> Frame:
         """Follow a topic; the subscribed frame, or the error."""
         await self.send({"type": "subscribe", "id": number, "topics": {topic: cursor}})
-        while True:
-            frame = await self._received()
-            if frame["type"] in ("subscribed", "error") and frame["id"] == number:
-                return frame
-            self._unread.append(frame)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                frame = await self._received()
+                if frame["type"] in ("subscribed", "error") and frame["id"] == number:
+                    return frame
+                self._unread.append(frame)
 
     async def ended(self) -> int:
         """Read until the server closes; its code."""
         try:
-            async with asyncio.timeout(PATIENCE_S):  # heartbeats would go on for ever
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     self._unread.append(await self._received())
         except Ended as end:
