@@ -20,6 +20,7 @@ from domain.passwords import hash_password
 from realtime.api import shapes
 from realtime.app import create_app
 from realtime.hub import Hub
+from realtime.limits import Limits
 from realtime.realtime import Realtime
 from tests.factories import NOW, AClass, a_class, a_person, an_enrolment
 from tests.realtime.sockets import PASSWORD, Served, serving
@@ -32,10 +33,16 @@ def password_hash() -> str:
     return hash_password(PASSWORD)
 
 
+@pytest.fixture
+def limits(request: pytest.FixtureRequest) -> Limits | None:
+    """The gateway's own limits, or a test's, given by ``parametrize(..., indirect=True)``."""
+    return getattr(request, "param", None)
+
+
 @pytest_asyncio.fixture
-async def realtime(muster: Muster) -> AsyncIterator[Realtime]:
+async def realtime(muster: Muster, limits: Limits | None) -> AsyncIterator[Realtime]:
     """The real-time room, started; its heart beats every second."""
-    realtime = Realtime(muster, heartbeat_s=1)
+    realtime = Realtime(muster, limits=limits, heartbeat_s=1)
     await realtime.start()
     yield realtime
     await realtime.stop()
