@@ -15,7 +15,7 @@ from domain.clock import ManualClock
 from domain.events import student_topic
 from domain.ids import new_id
 from domain.model import Enrolment, table
-from realtime import joins
+from domain.watching import grants
 from realtime.realtime import Realtime
 from tests.realtime.conftest import SUBSTITUTE_BEGINS, SUBSTITUTE_ENDS
 from tests.realtime.sockets import PATIENCE_S, Frame, Served, Socket
@@ -306,7 +306,7 @@ async def test_a_right_that_ends_while_one_joins_is_not_granted(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The join has read that the teacher may, then the enrolment ends, then the join is answered."""
-    loop, real, has_ended = asyncio.get_running_loop(), joins.grants, False
+    loop, real, has_ended = asyncio.get_running_loop(), grants, False
 
     def granted_just_before(*args: Any, **how: Any) -> Any:  # in the store's thread
         nonlocal has_ended
@@ -317,7 +317,7 @@ async def test_a_right_that_ends_while_one_joins_is_not_granted(
             has_ended = True
         return found
 
-    monkeypatch.setattr(joins, "grants", granted_just_before)
+    monkeypatch.setattr("realtime.joins.grants", granted_just_before)
     async with served.socket("co-teacher") as socket:
         await socket.send({"type": "subscribe", "id": 5, "topics": {served.topic: None}})
         await until(lambda: has_ended)
