@@ -163,11 +163,12 @@ class Gateway:
         """Ask the domain again whether these may go on."""
         self._rights.doubt(followings)
 
-    def begin_anew(self, following: Following) -> None:
-        """Catch a follower up from the log, since the ring holds too little."""
+    def begin_anew(self, following: Following, *, is_whole: bool = False) -> None:
+        """Catch a follower up from the log, since the ring holds too little; with ``is_whole`` by a snapshot."""
         following.channel.remove(following)
         following.is_joined = False
-        self._joins.add(Join(following, following.channel.name, Cursor(seq=following.sent), None))
+        cursor = None if is_whole else Cursor(seq=following.sent)
+        self._joins.add(Join(following, following.channel.name, cursor, None))
 
     # -- starting and stopping
 

@@ -128,16 +128,18 @@ class Joins:
             after = _events_after(join, found)
             if after is None:
                 if topic not in found.snapshots:
-                    found.snapshots[topic] = self._snapshot(conn, topic, found.heads[topic], now)
+                    found.snapshots[topic] = self._snapshot(
+                        conn, topic, found.heads[topic], now, is_fresh=join.request_id is None
+                    )
             elif (topic, after) not in found.missed:
                 rows = events.read_after(conn, topic, after, MAX_MISSED) if after < found.heads[topic] else []
                 found.missed[topic, after] = b"[%s]" % b",".join(event_payload(e, join.name) for e in rows)
         return found
 
-    def _snapshot(self, conn: Database, topic: str, head: int, now: datetime) -> bytes:
+    def _snapshot(self, conn: Database, topic: str, head: int, now: datetime, *, is_fresh: bool) -> bytes:
         """A snapshot, written out; in a storm one that is a moment old and of the same seq does for others too."""
         kept = self._kept.get(topic)
-        if kept is not None and kept[0] == head and timedelta() <= now - kept[1] < KEPT_FOR:
+        if not is_fresh and kept is not None and kept[0] == head and timedelta() <= now - kept[1] < KEPT_FOR:
             return kept[2]
         written = orjson.dumps(snapshot_of(conn, topic, now))
         if len(self._kept) >= MOST_KEPT:

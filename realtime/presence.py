@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -71,7 +71,7 @@ class Here:
 
 @dataclass(slots=True)
 class _Own:
-    since: datetime
+    here: Here
     unsent: dict[Hashable, int] = field(default_factory=dict)  # by connection
     gone_at: float | None = None  # when the last connection left
 
@@ -129,11 +129,15 @@ class Presence:
 
     def join(self, topic: str, person_id: str, role: str, connection: Hashable, *, unsent: int = 0) -> None:
         """Somebody has a topic open on a connection. Doing it again changes what waits on the device."""
-        own = self._own.setdefault(topic, {}).setdefault((person_id, role), _Own(self._clock.now()))
+        people = self._own.setdefault(topic, {})
+        own = people.get((person_id, role))
+        if own is None:
+            own = people[person_id, role] = _Own(Here(person_id, role, self._clock.now()))
         if own.unsent.get(connection) == unsent and own.gone_at is None:
             return
         own.unsent[connection] = unsent
         own.gone_at = None
+        self._count_unsent(own)
         self._changed(topic)
 
     def leave(
@@ -143,6 +147,7 @@ class Presence:
         own = self._own.get(topic, {}).get((person_id, role))
         if own is None or own.unsent.pop(connection, None) is None:
             return
+        self._count_unsent(own)
         if not own.unsent:
             own.gone_at = time.monotonic() - (GRACE_S if at_once else 0.0)
         self._changed(topic)
@@ -171,6 +176,11 @@ class Presence:
 
         return end
 
+    @staticmethod
+    def _count_unsent(own: _Own) -> None:
+        if (count := sum(own.unsent.values())) != own.here.unsent:
+            own.here = replace(own.here, unsent=count)
+
     def _changed(self, topic: str) -> None:
         self._stale.add(topic)
         self._unshared.add(topic)
@@ -187,8 +197,8 @@ class Presence:
         return merged if len(merged) <= MOST_OTHERS else _first(merged)
 
     def _own_entries(self, topic: str) -> Iterable[Here]:
-        for key, own in self._own.get(topic, {}).items():
-            yield Here(*key, own.since, sum(own.unsent.values()))
+        for own in self._own.get(topic, {}).values():
+            yield own.here
 
     def _others(self, topic: str) -> Iterable[Here]:
         for node in self._nodes.values():

@@ -18,6 +18,7 @@ from domain.hints import HINTS
 from domain.inputs import InvalidInput
 from domain.logins import LoginRefused
 from domain.record import RecorderBusy
+from domain.store import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 _CODES = {
@@ -144,8 +145,9 @@ def install(app: FastAPI) -> None:
             request.scope
         )
 
+    @app.exception_handler(StoreUnavailable)
     @app.exception_handler(RecorderBusy)
-    async def of_recorder(request: Request, error: RecorderBusy) -> Response:
+    async def of_recorder(request: Request, error: RecorderBusy | StoreUnavailable) -> Response:
         return Problem(
             503, HINTS["busy"], code="busy", hint=HINTS["busy"], retry_after=error.retry_after
         ).response(request.scope)

@@ -41,6 +41,10 @@ class Sockets(Protocol):
         """Close a connection."""
         ...
 
+    def begin_anew(self, following: Following, *, is_whole: bool = False) -> None:
+        """Send what was missed, or with ``is_whole`` a snapshot."""
+        ...
+
 
 class Rights:
     """Watches over the rights that the connections of this process rest on."""
@@ -49,6 +53,7 @@ class Rights:
         self._muster, self._hub, self._sockets = muster, hub, sockets
         self._ends: list[Callable[[], None]] = []
         self._doubted: list[Following] = []
+        self._outdated: set[Following] = set()  # those among them whose roster is another one now
         self._task: asyncio.Task[None] | None = None
         self._endings = 0  # how often log-ins have ended
 
@@ -99,14 +104,16 @@ class Rights:
         if event.name != events.ROSTER_CHANGED:
             return
         section_id = event.data["section_id"]
-        self.doubt(
+        touched = [
             following
             for following in self._all()
             if section_id is None
             or not following.channel.topic.startswith(MEETING)
             or following.grant is None
             or following.grant.section_id == section_id
-        )
+        ]
+        self._outdated.update(f for f in touched if f.channel.topic.startswith(MEETING))
+        self.doubt(touched)
 
     def _all(self) -> list[Following]:
         return [f for connection in self._sockets.connections() for f in connection.followings.values()]
@@ -127,6 +134,7 @@ class Rights:
                 found = dict.fromkeys(pairs)
             for following, pair in zip(doubted, pairs, strict=True):
                 self._judge(following, found[pair])
+            self._outdated.clear()
 
     def _judge(self, following: Following, grant: Grant | None) -> None:
         connection, name = following.connection, following.channel.name
@@ -137,3 +145,5 @@ class Rights:
             connection.send({"type": "unsubscribed", "id": None, "topic": name, "code": "forbidden"})
         elif following.is_joined:
             following.grant = replace(grant, role=following.grant.role) if following.grant else grant
+            if following in self._outdated:  # another roster is no event of the meeting
+                self._sockets.begin_anew(following, is_whole=True)
