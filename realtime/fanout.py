@@ -163,7 +163,9 @@ class Channel:
         """Write to all, so many in one turn of the loop; then rest for as long as that took."""
         written, loop = 0, asyncio.get_running_loop()
         for count, follower in enumerate(followers, 1):
-            if follower.sent == first - 1:
+            if follower not in self._followers:
+                pass  # it has left since this round began
+            elif follower.sent == first - 1:
                 if not follower.is_full:
                     follower.write(part)
                     follower.sent = last
