@@ -14,7 +14,7 @@ from domain.events import Event
 #: Messages from this size on are compressed for those who can take it: snapshots, not events. A roster of
 #: 30 shrinks to a seventh in 0.1 ms; an event of 500 bytes to two thirds, for three times the cost of sending it.
 DEFLATE_FROM = 2048
-_TEXT, _DEFLATED_TEXT, _CLOSE = 0x81, 0xC1, 0x88
+_TEXT, _DEFLATED_TEXT = 0x81, 0xC1
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -28,12 +28,6 @@ def deflated_frame(payload: bytes) -> bytes:
     packed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
     packed = packed[:-4]  # RFC 7692 §7.2.1: the tail 00 00 ff ff is left out
     return _head(_DEFLATED_TEXT, len(packed)) + packed
-
-
-def close_frame(code: int, reason: str = "") -> bytes:
-    """A closing frame; the reason is at most 123 bytes."""
-    payload = struct.pack("!H", code) + reason.encode()[:123]
-    return _head(_CLOSE, len(payload)) + payload
 
 
 def _head(first: int, length: int) -> bytes:

@@ -19,7 +19,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 
-from realtime.frames import close_frame, text_frame
 from realtime.protocol import MAX_FRAME
 
 #: Where the application finds the protocol.
@@ -177,6 +176,3 @@ def texts(frames: bytes) -> list[str]:
         found.append(frames[place : place + length].decode())
         place += length
     return found
-
-
-__all__ = ["EXTENSION", "PATH", "PlainWire", "RawProtocol", "Wire", "close_frame", "text_frame", "texts"]
