@@ -47,7 +47,9 @@ SQLITE_TRIGGERS = [
 # The same for PostgreSQL, which also knows TRUNCATE.
 POSTGRESQL_TRIGGERS = [
     """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
-       BEGIN RAISE EXCEPTION '% are append-only', TG_TABLE_NAME; END $$""",
+       BEGIN
+         RAISE EXCEPTION '% are append-only', TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
+       END $$""",
     *(
         f"""CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"""
@@ -56,7 +58,7 @@ POSTGRESQL_TRIGGERS = [
     """CREATE FUNCTION refuse_gap() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN
          IF NEW.seq <> 1 + COALESCE((SELECT MAX(seq) FROM events WHERE topic = NEW.topic), 0) THEN
-           RAISE EXCEPTION 'events are numbered without gaps';
+           RAISE EXCEPTION 'events are numbered without gaps' USING ERRCODE = 'integrity_constraint_violation';
          END IF;
          RETURN NEW;
        END $$""",

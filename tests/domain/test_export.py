@@ -22,6 +22,8 @@ from domain.record import Submission, record_batch
 from domain.store import Store
 from tests.factories import NOW, ZONE, AClass, a_class, a_meeting, a_person, an_enrolment
 
+pytestmark = pytest.mark.both_databases
+
 TODAY = date(2026, 11, 23)
 DAY = timedelta(days=1)
 LATER = NOW + timedelta(hours=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -26,6 +25,8 @@ from domain.people import PersonView
 from domain.store import Store, Work
 from domain.throttle import Throttle
 from tests.factories import a_person
+
+pytestmark = pytest.mark.both_databases
 
 LOGINS, PEOPLE = table(Login), table(Person)
 PASSWORD = "a quiet morning"
@@ -344,7 +345,7 @@ async def test_a_login_that_is_used_again_and_again_is_read_once_in_a_while(
     an_account(store)
     granted = await logins.log_in("ada@demo.school", PASSWORD, address=HOME)
     clock.advance(seconds=5)
-    reads = count_calls(store, "read_now", monkeypatch)
+    reads = count_calls(store, "read", monkeypatch)
 
     for _ in range(50):
         assert await logins.find(granted.token)
@@ -358,7 +359,7 @@ async def test_many_who_come_at_once_share_a_statement(
     an_account(store)
     tokens = [(await logins.log_in("ada@demo.school", PASSWORD, address=HOME)).token for _ in range(20)]
     clock.advance(seconds=5)
-    reads = count_calls(store, "read_now", monkeypatch)
+    reads = count_calls(store, "read", monkeypatch)
 
     found = await asyncio.gather(*(logins.find(token) for token in [*tokens, *tokens, "nobody's"]))
 
@@ -373,11 +374,11 @@ async def test_a_reader_that_fails_tells_each_caller_and_the_next_try_works(
     granted = await logins.log_in("ada@demo.school", PASSWORD, address=HOME)
     clock.advance(seconds=5)
 
-    def broken(work: Work[Any]) -> Any:
+    async def broken(work: Work[Any]) -> Any:
         raise OSError("disk gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "read_now", broken)
+        patch.setattr(store, "read", broken)
         answers = await asyncio.gather(
             *(logins.find(granted.token) for _ in range(3)), return_exceptions=True
         )
@@ -423,18 +424,18 @@ async def test_a_login_revoked_while_it_is_being_read_is_not_remembered(
     an_account(store)
     granted = await logins.log_in("ada@demo.school", PASSWORD, address=HOME)
     clock.advance(seconds=5)
-    has_read, may_go_on = threading.Event(), threading.Event()
-    read_now = store.read_now
+    has_read, may_go_on = asyncio.Event(), asyncio.Event()
+    read = store.read
 
-    def slow(work: Work[Any]) -> Any:
-        result = read_now(work)
+    async def slow(work: Work[Any]) -> Any:
+        result = await read(work)
         has_read.set()
-        may_go_on.wait(5)
+        await may_go_on.wait()
         return result
 
-    monkeypatch.setattr(store, "read_now", slow)
+    monkeypatch.setattr(store, "read", slow)
     reading = asyncio.create_task(logins.find(granted.token))
-    await asyncio.to_thread(has_read.wait, 5)
+    await has_read.wait()
     await logins.revoke(granted.login.login_id, granted.login.author)
     may_go_on.set()
     await reading

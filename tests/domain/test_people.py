@@ -20,6 +20,8 @@ from domain.people import PersonView
 from domain.store import Store, Work
 from tests.factories import NOW, AClass, a_class, a_person, a_school, a_section, an_enrolment
 
+pytestmark = pytest.mark.both_databases
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 

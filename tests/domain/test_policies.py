@@ -26,6 +26,8 @@ from domain.policies import (
 from domain.store import Store
 from tests.factories import a_class
 
+pytestmark = pytest.mark.both_databases
+
 START = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 END = START + timedelta(minutes=50)
 ADMIN = Standing(person_id="admin", is_active=True, is_admin=True)

@@ -33,6 +33,8 @@ from domain.schedule import (
 from domain.store import Store
 from tests.factories import AClass, a_class, a_policy, a_school, a_section
 
+pytestmark = pytest.mark.both_databases
+
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)  # a Monday
 TEACHER = Standing(person_id="teacher", is_active=True, staff_role=EnrolmentRole.TEACHER)
 SUBSTITUTE = Standing(person_id="substitute", is_active=True, staff_role=EnrolmentRole.SUBSTITUTE)
@@ -266,7 +268,7 @@ def test_a_series_that_makes_no_sense_is_refused(
     store: Store, section_id: str, values: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        a_series(store, values.pop("section_id", section_id), **values)
+        a_series(store, **{"section_id": section_id} | values)
 
 
 # -- changing a series ------------------------------------------------------------------------
