@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from starlette.types import Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 
+from realtime.frames import WINDOW_BITS
 from realtime.protocol import MAX_FRAME
 
 #: Where the application finds the protocol.
@@ -72,7 +73,10 @@ class RawProtocol(WebSocketsSansIOProtocol):
             ]
         super().handle_connect(event)
         if self._is_ours and hasattr(self, "scope"):
-            self.takes_deflate = bool(self.conn.extensions)
+            self.takes_deflate = any(
+                isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits >= WINDOW_BITS
+                for extension in self.conn.extensions
+            )
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
 
