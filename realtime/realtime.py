@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from domain import events
 from domain.muster import Muster
 from realtime.bus import Bus, LogBus, MemoryBus
@@ -42,6 +44,7 @@ class Realtime:
         self.presence.on_change(self.metrics.presence_changed)
         self.gateway = Gateway(muster, self.hub, self.presence, self.metrics, limits, heartbeat_s=heartbeat_s)
         gauge = self.metrics.gauge
+        gauge("muster_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
         gauge(
             "muster_is_leader",
             "1 in the process that runs what is due by the clock",

@@ -177,14 +177,14 @@ def install_packages() -> str | None:
 
 def measure(target: Target, scenario: Scenario) -> Result:
     """Start the server, let all come in, let it send, and end it. Keeps this process on core 1."""
-    with _started(target, scenario) as facts:
+    with started(target, scenario) as facts:
         pid = int(facts["pid"])
-        with _swarm(target, scenario, facts) as first:  # what is loaded only then is not a connection's
+        with swarm_of(target, scenario, facts) as first:  # what is loaded only then is not a connection's
             if failures := first.connect(1, timeout_s=target.cap_s).failures:
                 raise RuntimeError(f"{target.name}: the first connection was not ready: {failures}")
         time.sleep(SETTLE_S)
         rss_before = _rss_kib(pid)
-        with _swarm(target, scenario, facts) as swarm:
+        with swarm_of(target, scenario, facts) as swarm:
             connected = swarm.connect(scenario.connections, timeout_s=target.cap_s)
             time.sleep(SETTLE_S)
             rss_after, cpu_before = _rss_kib(pid), _cpu_s(pid)
@@ -216,7 +216,9 @@ def measure(target: Target, scenario: Scenario) -> Result:
     )
 
 
-def _swarm(target: Target, scenario: Scenario, facts: Mapping[str, Any]) -> Swarm:
+def swarm_of(target: Target, scenario: Scenario, facts: Mapping[str, Any]) -> Swarm:
+    """The clients of a scenario, not connected yet."""
+
     def seat(i: int) -> Seat:
         return Seat(i, target.room(i, scenario), facts)
 
@@ -233,11 +235,13 @@ def _swarm(target: Target, scenario: Scenario, facts: Mapping[str, Any]) -> Swar
 
 
 @contextmanager
-def _started(target: Target, scenario: Scenario) -> Iterator[Mapping[str, Any]]:
-    """The server as a process on core 0, and what it said; ended afterwards."""
-    pin(0)  # inherited with all its threads, whatever language it is written in
+def started(target: Target, scenario: Scenario, *, is_pinned: bool = True) -> Iterator[Mapping[str, Any]]:
+    """The server as a process on core 0, this one on core 1, and what it said; ended afterwards."""
+    if is_pinned:
+        pin(0)  # inherited with all its threads, whatever language it is written in
     server = subprocess.Popen(target.argv(scenario), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    pin(1)
+    if is_pinned:
+        pin(1)
     assert server.stdout is not None
     try:
         if not select.select([server.stdout], [], [], START_S)[0]:

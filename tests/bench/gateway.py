@@ -30,7 +30,6 @@ from domain.store import open_store
 from main import build
 from realtime.server import Server, listen
 from tests.bench.fanout import Seat, Target
-from tests.bench.machine import pin
 from tests.bench.peers.flow import flow
 from tests.factories import make_class
 
@@ -64,7 +63,6 @@ def _subscribe(seat: Seat) -> list[str]:
 
 def main(people: int, rooms: int) -> None:
     """Serve until killed; prints one line of JSON: the port, the process and the rooms' topics."""
-    pin(0)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data=Path(folder), port=0)
         store = open_store(settings)
