@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import insert
 
@@ -26,6 +24,7 @@ from domain.record import Submission, record_batch
 from domain.settings import Settings
 from domain.store import open_store
 from main import build, tame_collector
+from realtime.server import Server, listen
 from tests.bench.machine import pin
 from tests.factories import a_class
 
@@ -58,9 +57,7 @@ def main(folder: Path) -> None:
     app = build(Muster(settings, store=store))
     late: list[float] = []
     _probe(app, late)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(2048)
+    listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     print(
         json.dumps(
@@ -68,11 +65,7 @@ def main(folder: Path) -> None:
         ),
         flush=True,
     )
-    config = uvicorn.Config(
-        app, ws="websockets-sansio", ws_per_message_deflate=False, log_config=None, access_log=False, backlog=2048,
-        timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])
+    Server(app, sockets=app.state.realtime.gateway, drain=app.state.realtime.drain).run(sockets=[listener])
 
 
 def _probe(app: FastAPI, late: list[float]) -> None:
