@@ -215,7 +215,9 @@ class Gateway:
             return
         chosen = SUBPROTOCOL if offered else None
         await send({"type": "websocket.accept", "subprotocol": chosen, "headers": []})
-        wire: Wire | None = scope["extensions"].get(EXTENSION)
+        wire: Wire | None = scope.get("extensions", {}).pop(
+            EXTENSION, None
+        )  # else a cycle that only a collection ends
         if wire is not None:
             await self._serve(scope, receive, wire)
             return
