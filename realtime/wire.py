@@ -80,6 +80,24 @@ class RawProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
 
+    def send_receive_event_to_app(self) -> None:
+        """A whole message has come. Bytes that are no text end the connection; for uvicorn that is an error."""
+        if self._is_ours and self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        """Answer, but write nothing more to one who does not read."""
+        answer = self.conn.data_to_send()
+        if not self.is_full:
+            self.transport.write(b"".join(answer))
+
     def resume_writing(self) -> None:
         """The client has read on."""
         super().resume_writing()
