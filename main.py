@@ -112,7 +112,7 @@ def _prepared(settings: Settings, *, found_school: bool = True) -> Store:
 
 
 def _run(settings: Settings, _args: argparse.Namespace) -> int:
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, settings.node)
     with _listen(settings) as listener:
         if settings.is_demo and not settings.database_url and not settings.sqlite_path.exists():
             _make_demo_school(settings)

@@ -205,6 +205,7 @@ def _engine(url: URL, *, connections: int, isolation_level: str = "READ COMMITTE
         pool_timeout=30,
         isolation_level=isolation_level,
         query_cache_size=1200,
+        hide_parameters=True,  # an error ends up in the log, what people are called must not
         connect_args={
             "timeout": 5,
             "command_timeout": 60,

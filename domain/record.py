@@ -210,7 +210,8 @@ class Recorder:
             try:
                 outcomes += await self._write([submission])
             except Exception as error:  # the rim of the task: this one's author is told
-                log.exception("operation %s could not be recorded", getattr(submission.operation, "id", None))
+                number = getattr(submission.operation, "id", None)
+                log.exception("operation %s could not be recorded", number, extra={"operation_id": number})
                 code = "busy" if isinstance(error, SQLAlchemyError | StoreUnavailable) else "internal"
                 outcomes.append(rejected(submission.operation.id, code))
         return outcomes

@@ -67,6 +67,7 @@ def _engine(url: URL, *, begin: str, connections: int) -> Engine:
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": 10},
         query_cache_size=1200,
+        hide_parameters=True,  # an error ends up in the log, what people are called must not
     )
 
     @event.listens_for(engine, "connect")

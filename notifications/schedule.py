@@ -75,7 +75,10 @@ class Jobs:
                 closed += outcome.outcome == "accepted"
                 if outcome.outcome == "rejected" and outcome.id not in self._refused:
                     self._refused.add(str(outcome.id))  # it will be due again in 15 s: say it once
-                    log.error("the automatic close %s was rejected: %s", outcome.id, outcome.code)
+                    facts = {"operation_id": outcome.id, "code": outcome.code}
+                    log.error(
+                        "the automatic close %s was rejected: %s", outcome.id, outcome.code, extra=facts
+                    )
         if closed:
             log.info("closed %d meetings that were left open", closed)
         return closed

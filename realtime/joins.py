@@ -172,7 +172,10 @@ class Joins:
         after = _events_after(join, found)
         if _is_drifted(join, found):
             self._metrics.drifted()
-            log.error("a client's view of a meeting differs from ours at the same seq: it begins anew")
+            log.error(
+                "a client's view of a meeting differs from ours at the same seq: it begins anew",
+                extra={"connection": connection.id},
+            )
         self._metrics.joined("events" if after is not None else "snapshot")
         following.grant, following.sent, following.is_joined = grant, found.heads[topic], True
         here = b"[]"

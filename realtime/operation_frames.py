@@ -64,7 +64,7 @@ class OperationFrames:
         except RecorderBusy as busy:
             connection.refuse(Code.RATE_LIMITED, str(busy), request_id=frame.id, retry_after=busy.retry_after)
         except Exception:  # the rim of the task: the client is told, and may send them again
-            log.exception("operations could not be recorded")
+            log.exception("operations could not be recorded", extra={"connection": connection.id})
             connection.refuse(Code.UNAVAILABLE, "this did not work", request_id=frame.id, retry_after=1.0)
         else:
             connection.send(
