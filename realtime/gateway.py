@@ -8,13 +8,11 @@ channels. Nothing a client sends ends in an unhandled error.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 import time
 from collections.abc import Iterable
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
@@ -22,9 +20,9 @@ from starlette.types import Receive, Scope, Send
 from domain.ids import parse_id
 from domain.muster import Muster
 from domain.watching import INBOX, MEETING, STUDENT
+from realtime.admission import Admission
 from realtime.connection import Connection, Following
 from realtime.fanout import Fanout
-from realtime.frames import text_frame
 from realtime.heartbeat import Heartbeat
 from realtime.hub import Hub
 from realtime.joins import Join, Joins
@@ -34,13 +32,8 @@ from realtime.operation_frames import OperationFrames
 from realtime.presence import Presence
 from realtime.presence_frames import PresenceFrames
 from realtime.protocol import (
-    AUTH_WITHIN_S,
     HEARTBEAT_S,
-    MAX_FRAME,
-    MAX_OPERATIONS,
-    PROTOCOL,
     SUBPROTOCOL,
-    Auth,
     BadFrame,
     Close,
     Code,
@@ -51,7 +44,7 @@ from realtime.protocol import (
     Seen,
     Subscribe,
     Unsubscribe,
-    read_frame,
+    read_message,
 )
 from realtime.rights import Rights
 from realtime.security import address_of, host_of, is_own_origin, token_of
@@ -84,29 +77,22 @@ class Gateway:
         self._connections: dict[int, Connection] = {}
         self._of_person: dict[str, dict[int, Connection]] = {}
         self._doors = Doors(self._limits)
-        self._strangers = 0  # connections that have not said yet who they are
-        self._ids = itertools.count(1)
         self._random = random.Random()  # noqa: S311  # spreads returns, keeps no secret
         self.is_draining = False
         self._public = host_of(muster.settings.public_url)
-        self._heartbeat_s = heartbeat_s
-        self._limits_told = orjson.Fragment(
-            orjson.dumps(
-                {
-                    "frame_bytes": MAX_FRAME,
-                    "topics": self._limits.topics,
-                    "operations_per_frame": MAX_OPERATIONS,
-                    "operations_per_s": self._limits.operations_per_s,
-                    "frames_per_s": self._limits.frames_per_s,
-                    "connections_per_person": self._limits.connections_per_person,
-                }
-            )
-        )
         self._presence_frames = PresenceFrames(presence)
         self._joins = Joins(muster.store, muster.clock, self._presence_frames, metrics, forget=self.forget)
         self._operations = OperationFrames(muster, metrics, self._limits)
         self._seen = SeenFrames(muster, presence)
         self._rights = Rights(muster, hub, self)
+        self._admission = Admission(
+            muster,
+            self._rights,
+            metrics,
+            self._limits,
+            heartbeat_s=heartbeat_s,
+            is_closed=lambda: self.is_draining,
+        )
         self._heartbeat = Heartbeat(muster, self, metrics, self._limits, every_s=heartbeat_s)
         self._measure()
 
@@ -237,101 +223,29 @@ class Gateway:
         del http
         wait = 1.0 if self.is_draining else self._doors.enter(address, time.monotonic())
         if wait:
-            await self._send_away(wire, receive, wait)
+            self._metrics.limited("connection")
+            await self._admission.send_away(wire, receive, wait)
             return
-        connection: Connection | None = None
         try:
-            connection = await self._admit(wire, receive, token, address)
+            connection = await self._admission.admit(wire, receive, token, address)
             if connection is not None:
-                await self._converse(connection, receive)
+                try:
+                    self._register(connection)
+                    await self._converse(connection, receive)
+                finally:
+                    self._clear_up(connection)
         finally:
             self._doors.leave(address)
-            if connection is not None:
-                self._clear_up(connection)
 
-    async def _send_away(self, wire: Wire, receive: Receive, wait: float) -> None:
-        code = Close.RESTARTING if self.is_draining else Close.TOO_MANY
-        self._metrics.limited("connection")
-        self._metrics.closed(code)
-        retry_ms = int(wait * 1000 * self._random.uniform(1, 2))
-        wire.write(text_frame(orjson.dumps({"type": "bye", "retry_ms": retry_ms})))
-        wire.close(code, "come back later")
-        await _gone(receive)
-
-    async def _admit(
-        self, wire: Wire, receive: Receive, token: str | None, address: str
-    ) -> Connection | None:
-        """Find out who it is; None when the connection was closed instead."""
-        if token is None:
-            self._strangers += 1
-            try:
-                token = await self._introduced(wire, receive)
-            finally:
-                self._strangers -= 1
-            if token is None:
-                return None
-        login = await self._rights.find_login(token)
-        if login is None or self.is_draining:
-            code = Close.RESTARTING if self.is_draining else Close.UNAUTHENTICATED
-            self._metrics.closed(code)
-            wire.close(code, "not logged in")
-            await _gone(receive)
-            return None
-        connection = Connection(
-            next(self._ids), wire, login, token, address,
-            limits=self._limits, clock=self._muster.clock, metrics=self._metrics,
-        )  # fmt: skip
-        wire.on_drained = connection.drained
+    def _register(self, connection: Connection) -> None:
+        connection.wire.on_drained = connection.drained
         self._connections[connection.id] = connection
-        own = self._of_person.setdefault(login.person_id, {})
+        own = self._of_person.setdefault(connection.login.person_id, {})
         own[connection.id] = connection
-        self._greet(connection)
+        self._admission.greet(connection)
         if len(own) > self._limits.connections_per_person:
             self._metrics.limited("connection")
             self.end(next(iter(own.values())), Close.REPLACED, "replaced by a newer connection")
-        return connection
-
-    async def _introduced(self, wire: Wire, receive: Receive) -> str | None:
-        """The token of the auth frame; None when none came in time and the connection was closed."""
-        reason = "no auth frame came in time"
-        if self._strangers <= self._limits.waiting_for_auth:
-            try:
-                async with asyncio.timeout(AUTH_WITHIN_S):
-                    message = await receive()
-            except TimeoutError:
-                pass
-            else:
-                if message["type"] == "websocket.disconnect":
-                    return None
-                try:
-                    frame = read_frame(_parsed(message))
-                    if isinstance(frame, Auth):
-                        return frame.token
-                except BadFrame:
-                    pass
-                reason = "the first frame must be an auth frame"
-        self._metrics.closed(Close.UNAUTHENTICATED)
-        wire.close(Close.UNAUTHENTICATED, reason)
-        await _gone(receive)
-        return None
-
-    def _greet(self, connection: Connection) -> None:
-        login = connection.login
-        connection.send(
-            {
-                "type": "hello",
-                "protocol": PROTOCOL,
-                "user": {
-                    "id": login.person_id,
-                    "name": login.name,
-                    "role": login.role.value,
-                    "language": login.language,
-                },
-                "server_time": connection.server_time(),
-                "heartbeat_s": self._heartbeat_s,
-                "limits": self._limits_told,
-            }
-        )
 
     async def _converse(self, connection: Connection, receive: Receive) -> None:
         while True:
@@ -340,7 +254,7 @@ class Gateway:
                 return
             wait = connection.frames.take(1, time.monotonic())
             try:
-                frame = read_frame(_parsed(message))
+                frame = read_message(message)
                 if wait:
                     self._metrics.limited("frame")
                     raise BadFrame(Code.RATE_LIMITED, "too many frames", getattr(frame, "id", None), wait)
@@ -350,7 +264,7 @@ class Gateway:
                 self._metrics.frame_in("bad")
                 self._refuse_frame(connection, bad)
             except Exception:  # the rim of a frame: this client is told, the connection goes on
-                log.exception("a frame could not be handled")
+                log.exception("a frame could not be handled", extra={"connection": connection.id})
                 self._refuse_frame(
                     connection, BadFrame(Code.UNAVAILABLE, "this did not work", retry_after=1.0)
                 )
@@ -427,23 +341,3 @@ def canonical(name: str) -> str | None:
         if name.startswith(kind) and (identifier := parse_id(name.removeprefix(kind))):
             return kind + identifier
     return None
-
-
-def _parsed(message: object) -> object:
-    """What a message holds. Raises BadFrame."""
-    assert isinstance(message, dict)
-    text = message.get("text")
-    if text is None:
-        raise BadFrame(Code.BAD_MESSAGE, "a frame must be text, got a binary one")
-    if len(text) > MAX_FRAME:
-        raise BadFrame(Code.TOO_LARGE, f"a frame is at most {MAX_FRAME // 1024} KiB")
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadFrame(Code.BAD_MESSAGE, f"a frame must be JSON: {error}"[:200]) from None
-
-
-async def _gone(receive: Receive) -> None:
-    """Wait until a connection that was told to go has gone."""
-    while (await receive())["type"] != "websocket.disconnect":
-        pass

@@ -6,10 +6,12 @@ code that knows it, and the tests hold every frame they receive to the models he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 SUBPROTOCOL = "muster.v1"
@@ -141,6 +143,20 @@ class BadFrame(Exception):
         super().__init__(message)
         self.code, self.message, self.request_id = code, message, request_id
         self.retry_after = retry_after  # seconds
+
+
+def read_message(message: Mapping[str, Any]) -> Incoming:
+    """What an ASGI "websocket.receive" message holds. Raises BadFrame."""
+    text = message.get("text")
+    if text is None:
+        raise BadFrame(Code.BAD_MESSAGE, "a frame must be text, got a binary one")
+    if len(text) > MAX_FRAME:
+        raise BadFrame(Code.TOO_LARGE, f"a frame is at most {MAX_FRAME // 1024} KiB")
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadFrame(Code.BAD_MESSAGE, f"a frame must be JSON: {error}"[:200]) from None
+    return read_frame(document)
 
 
 def read_frame(document: object) -> Incoming:

@@ -23,7 +23,7 @@ from tests.waiting import until
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not say who they are is sent away soon."""
-    monkeypatch.setattr("realtime.gateway.AUTH_WITHIN_S", 0.05)
+    monkeypatch.setattr("realtime.admission.AUTH_WITHIN_S", 0.05)
 
 
 async def is_answered(socket: Socket) -> bool:
@@ -268,5 +268,5 @@ async def test_nobody_who_is_refused_leaves_anything_behind(
             assert await socket.ended() == 4401
 
     await until(lambda: realtime.gateway._doors.count == 0)
-    assert realtime.gateway.connection_count == realtime.gateway._strangers == 0
+    assert realtime.gateway.connection_count == realtime.gateway._admission._strangers == 0
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
