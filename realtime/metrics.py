@@ -6,12 +6,17 @@ a meeting or an address.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
+from math import inf
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.samples import Sample
 
 #: Seconds; from a quarter of a millisecond to what is plainly too slow.
 _FAST = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+#: Of a histogram: how many values lie at or under each bound of _FAST and, last, infinity.
+Buckets = tuple[float, ...]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -109,20 +114,35 @@ class Metrics:
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def value(self, name: str, labels: dict[str, str] | None = None) -> float:
-        """One sample's present value, 0.0 if there is none: for the admin page and tests."""
-        return self.registry.get_sample_value(name, labels) or 0.0
+        """One sample's present value, 0.0 if there is none: for the admin page and tests.
+
+        Asks only the metric it belongs to: the others may be costly, and this is done every second."""
+        return next((s.value for s in self._samples(name) if s.labels == (labels or {})), 0.0)
+
+    def buckets(self, name: str) -> Buckets:
+        """How many of a histogram's values lie at or under each bound, the last one being infinity."""
+        return tuple(sample.value for sample in self._samples(f"{name}_bucket"))
 
     def quantile(self, name: str, share: float) -> float | None:
         """The upper bound of the bucket in which this share of a histogram's values lies; None without values."""
-        count = self.value(f"{name}_count")
-        if not count:
-            return None
-        for bound in (*_FAST, float("inf")):
-            shown = "+Inf" if bound == float("inf") else repr(float(bound))
-            if self.value(f"{name}_bucket", {"le": shown}) >= share * count:
-                return bound
-        return None
+        return quantile(self.buckets(name), share)
+
+    def _samples(self, name: str) -> Iterator[Sample]:
+        for metric in self.registry.restricted_registry([name]).collect():
+            yield from metric.samples
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def quantile(buckets: Buckets, share: float, *, since: Buckets = ()) -> float | None:
+    """The upper bound of the bucket in which this share of the values lies, in seconds; None without values.
+
+    ``since``: the same histogram's buckets earlier, whose values are left out."""
+    counts = [now - before for now, before in zip_longest(buckets, since, fillvalue=0.0)]
+    if not counts or counts[-1] <= 0:
+        return None
+    return next(
+        bound for bound, count in zip((*_FAST, inf), counts, strict=True) if count >= share * counts[-1]
+    )
