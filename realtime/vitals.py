@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from domain.school import read_school
 from domain.store import StoreError
 from realtime.bus import Bus, LogBus
 from realtime.gateway import Gateway
-from realtime.metrics import Metrics
+from realtime.metrics import Buckets, Metrics
 from realtime.presence import Presence
 
 log = logging.getLogger("muster.health")
@@ -37,13 +38,18 @@ class Look:
     """What was seen at one moment; rates are per second since the look before."""
 
     at: datetime
-    connections: int
+    connections: int  # of the gateway
+    pages: int  # open in browsers; they have a socket of their own
     frames_in: float
     writes: float
     operations: float
+    operation_count: int  # since the start of this process
     queue_depth: int
     loop_lag_ms: float  # the worst of the second
+    fan_out: Buckets  # so far; between two looks lies what was quick and what was slow meanwhile
+    commits: Buckets
     bus_gaps: int
+    is_recording: bool
     has_database: bool
     is_bus_healthy: bool
     has_redis: bool | None  # None: not used
@@ -55,33 +61,45 @@ class Threshold:
 
     name: str
     text: str
+    remedy: str
     is_crossed: Callable[[Look], bool]
 
 
 THRESHOLDS = (
     Threshold(
         "database",
-        "The database cannot be reached: nothing is recorded. Look at its service and its disk.",
+        "The database cannot be reached: nothing is recorded.",
+        "Look at its service and its disk.",
         lambda look: not look.has_database,
     ),
     Threshold(
+        "recorder",
+        "What is sent in is not being written: nothing is recorded.",
+        "Restart this process.",
+        lambda look: not look.is_recording,
+    ),
+    Threshold(
         "bus",
-        "The event log is not being followed: screens may be behind. Restart this process if it lasts.",
+        "The event log is not being followed: screens may be behind.",
+        "Restart this process if it lasts.",
         lambda look: not look.is_bus_healthy,
     ),
     Threshold(
         "redis",
-        "Redis is away: changes by other processes arrive a quarter of a second later. Look at its service.",
+        "Redis is away: changes by other processes arrive a quarter of a second later.",
+        "Look at its service.",
         lambda look: look.has_redis is False,
     ),
     Threshold(
         "loop_lag",
-        "The event loop is late by more than 100 ms: this process has too much to do. Add another one.",
+        "The event loop is late by more than 100 ms: this process has too much to do.",
+        "Add another one.",
         lambda look: look.loop_lag_ms > 100,
     ),
     Threshold(
         "queue",
-        "More than 5,000 events or operations wait: the database or the network is too slow for what comes in.",
+        "More than 5,000 events or operations wait: more comes in than can be written or sent.",
+        "Look at the database and the network: one of them is too slow.",
         lambda look: look.queue_depth > 5000,
     ),
 )
@@ -108,6 +126,7 @@ class Vitals:
         self._worst_lag = 0.0
         self._uncollected = self._since_all = 0  # looks since garbage was collected
         self._totals = (0.0, 0.0, 0.0)
+        self._looked_at = time.monotonic()
         for threshold in THRESHOLDS:
             self._gauge(threshold.name)
 
@@ -203,18 +222,25 @@ class Vitals:
             value("muster_frames_out_total"),
             value("muster_operations_total"),
         )
-        rates = tuple((now - before) / LOOK_EVERY_S for now, before in zip(totals, self._totals, strict=True))
+        passed = max(0.001, time.monotonic() - self._looked_at)  # a look at a slow database takes its time
+        rates = tuple((now - before) / passed for now, before in zip(totals, self._totals, strict=True))
+        self._looked_at = time.monotonic()
         self._totals, worst, self._worst_lag = totals, self._worst_lag, 0.0
         log_bus = bus if isinstance(bus, LogBus) else None
         seen = Look(
             at=self._muster.clock.now(),
             connections=self._gateway.connection_count,
+            pages=int(value("muster_pages")),  # counted where there are pages (ui.app)
             frames_in=rates[0],
             writes=rates[1],
             operations=rates[2],
+            operation_count=int(totals[2]),
             queue_depth=int(value("muster_queue_depth")),
             loop_lag_ms=worst * 1000,
+            fan_out=self._metrics.buckets("muster_fan_out_seconds"),
+            commits=self._metrics.buckets("muster_commit_seconds"),
             bus_gaps=log_bus.gap_count if log_bus else 0,
+            is_recording=self._muster.recorder.is_running,
             has_database=await self.has_database(),
             is_bus_healthy=bus.is_healthy,
             has_redis=log_bus.has_fast_path if log_bus and self._muster.settings.redis_url else None,
@@ -249,7 +275,7 @@ class Vitals:
         judgement.count += 1
         if not is_raised and judgement.count >= _RAISE_AFTER:
             judgement.since, judgement.count = seen.at, 0
-            log.warning("alert %s: %s", threshold.name, threshold.text)
+            log.warning("alert %s: %s %s", threshold.name, threshold.text, threshold.remedy)
         elif is_raised and judgement.count >= _CLEAR_AFTER:
             judgement.since, judgement.count = None, 0
             log.warning("alert %s is over", threshold.name)
