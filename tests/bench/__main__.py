@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from tests.bench import fanout, gateway, http, machine, pages, recording
+from tests.bench import fanout, gateway, http, machine, pages, recording, storm
 
 
 def main() -> int:
     """Measure one after the other: two cores are enough for one at a time."""
     is_markdown = "--markdown" in sys.argv
     rows = [*asyncio.run(recording.measure()), *asyncio.run(http.measure())]
-    rows += pages.measure()
+    rows += [*storm.measure(), *pages.measure()]
     if is_markdown:
         print("| what | figure |\n|---|---|")
         for what, figure in rows:
