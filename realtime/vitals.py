@@ -26,8 +26,10 @@ LOOK_EVERY_S = 1.0
 #: Looks that are kept: five minutes, for the small charts.
 KEPT = 300
 #: Garbage is collected by hand, in a quiet second (main.tame_collector): what died young every half minute,
-#: everything every ten minutes, by which time a busy hour's pages have come and gone.
-_COLLECT_YOUNG_EVERY, _COLLECT_ALL_EVERY, _QUIET_LAG_MS = 30, 600, 20.0
+#: everything every minute while that is quick, else every ten, by which time a busy hour's pages have come
+#: and gone.
+_COLLECT_YOUNG_EVERY, _COLLECT_ALL_EVERY, _COLLECT_SLOW_EVERY = 30, 60, 600
+_QUICK_S, _QUIET_LAG_MS = 0.02, 20.0
 #: Something is told when it lasts for so many looks, and is over after so many good ones.
 _RAISE_AFTER, _CLEAR_AFTER = 3, 5
 _DATABASE_WITHIN_S = 3.0
@@ -125,6 +127,7 @@ class Vitals:
         self._tasks: list[asyncio.Task[None]] = []
         self._worst_lag = 0.0
         self._uncollected = self._since_all = 0  # looks since garbage was collected
+        self._all_every = _COLLECT_ALL_EVERY
         self._totals = (0.0, 0.0, 0.0)
         self._looked_at = time.monotonic()
         for threshold in THRESHOLDS:
@@ -259,8 +262,11 @@ class Vitals:
         self._uncollected += 1
         self._since_all += 1
         is_quiet = seen.loop_lag_ms < _QUIET_LAG_MS and not seen.queue_depth
-        if self._since_all >= _COLLECT_ALL_EVERY * (1 if is_quiet else 3):
+        if self._since_all >= self._all_every * (1 if is_quiet else 3):
+            began = time.perf_counter()
             gc.collect()
+            is_quick = time.perf_counter() - began < _QUICK_S
+            self._all_every = _COLLECT_ALL_EVERY if is_quick else _COLLECT_SLOW_EVERY
             self._since_all = self._uncollected = 0
         elif self._uncollected >= _COLLECT_YOUNG_EVERY and is_quiet:
             gc.collect(1)
