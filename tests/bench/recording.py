@@ -1,8 +1,9 @@
-"""record() alone: 1,000 students of one class, four meetings, everybody at once, durable on SQLite."""
+"""record() alone: 1,000 students of one class, ten meetings, everybody at once, durable on each database."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -18,16 +19,23 @@ from domain.store import open_store
 from main import tame_collector
 from tests.bench.machine import spread
 from tests.factories import NOW, a_class, a_meeting
+from tests.servers import Postgres
 
 STUDENTS, MEETINGS = 1000, 10
 
 
 async def measure() -> list[tuple[str, str]]:
-    """Operations a second, and how long each waits when all come at once."""
+    """Operations a second, and how long each waits when all come at once, on SQLite and on PostgreSQL."""
     tame_collector()  # as the server does
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data=Path(folder))
-        store = open_store(settings)
+        rows = await _measure(Settings(data=Path(folder)), "SQLite, synchronous=FULL")
+        with Postgres(fsync=True) as postgres:
+            settings = Settings(data=Path(folder), database_url=postgres.create_database())
+            return rows + await _measure(settings, "PostgreSQL, fsync on, on the same two cores")
+
+
+async def _measure(settings: Settings, where: str) -> list[tuple[str, str]]:
+    with contextlib.closing(open_store(settings)) as store:
         store.migrate()
         klass = a_class(store, students=STUDENTS)
         meetings = [klass.meeting_id]
@@ -50,12 +58,8 @@ async def measure() -> list[tuple[str, str]]:
         single = half / (max(await _all_at_once(muster, rest[:half])) / 1000)
         batched = half / await _in_batches(muster, rest[half:])
         await muster.stop()
-        store.close()
     return [
-        (
-            "record() alone, SQLite, synchronous=FULL: each caller four operations",
-            f"{batched:,.0f} operations/s",
-        ),
+        (f"record() alone, {where}: each caller four operations", f"{batched:,.0f} operations/s"),
         (f"… {half:,} callers at once, each one operation", f"{single:,.0f} operations/s"),
         (f"… {STUDENTS:,} callers at once, each answered after", spread(waits)),
     ]
