@@ -18,6 +18,7 @@ from domain.muster import Muster
 from domain.register import MeetingSummary
 from domain.standings import require_admin
 from realtime.hub import Hub
+from realtime.vitals import Vitals
 from ui.answers import clock_time
 from ui.forms import card, heading
 from ui.fresh import Fresh
@@ -28,14 +29,15 @@ _LINKS = (
     ("/admin/sections", "Classes", "Rosters, staff, timetable"),
     ("/admin/import", "Import", "CSV or OneRoster, with a dry run"),
     ("/admin/policy", "Attendance rules", "Lateness, cut-off, closing"),
+    ("/admin/system", "System", "How this server is doing"),
 )
 
 
 class OverviewPage:
     """One admin's open overview."""
 
-    def __init__(self, muster: Muster, hub: Hub, login: LoginView) -> None:
-        self._muster = muster
+    def __init__(self, muster: Muster, hub: Hub, vitals: Vitals, login: LoginView) -> None:
+        self._muster, self._vitals = muster, vitals
         self._login = login
         self._meetings: list[MeetingSummary] = []
         self._fresh = Fresh(hub, self._refresh)
@@ -45,6 +47,7 @@ class OverviewPage:
         self._fresh.follow([WALL])
         await self._read()
         heading("Today")
+        self._show_alerts()
         self._figures = ui.html(self._figures_html(), sanitize=False)
         with card("Running now", testid="running"):
             self._running = ui.html(self._running_html(), sanitize=False)
@@ -61,6 +64,22 @@ class OverviewPage:
             with ui.link(target="/api/v1/export/attendance.csv").classes("mp-tile").props("download"):
                 ui.label("Export").classes("mp-strong")
                 ui.label("Attendance as a CSV file").classes("mp-soft")
+
+    def _show_alerts(self) -> None:
+        """One line while something is wrong with the system; nothing is sent while that stays as it is."""
+        line, client = ui.html(self._alerts_html(), sanitize=False), ui.context.client
+        line.props("role=status").classes("mp-alert")
+
+        def looked() -> None:
+            if (html := self._alerts_html()) != line.content:
+                line.content = html
+
+        client.on_delete(self._vitals.watch(looked))
+
+    def _alerts_html(self) -> str:
+        told = " ".join(threshold.text for threshold, _since in self._vitals.alerts)
+        line = Markup('<p class="mp-banner">{} <a href="/admin/system">What to do</a></p>')
+        return str(line.format(told)) if told else ""
 
     async def _refresh(self) -> None:
         await self._read()

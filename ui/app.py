@@ -9,13 +9,14 @@ from datetime import date
 from pathlib import Path
 
 from fastapi import FastAPI, Response
-from nicegui import ui
+from nicegui import Client, ui
 
 from domain.clock import FIRST_DAY, LAST_DAY
 from domain.model import Role
 from domain.muster import Muster
 from realtime.hub import Hub
 from realtime.realtime import Realtime
+from realtime.vitals import Vitals
 from ui import check_in, login, plain, theme
 from ui.account import AccountPage
 from ui.admin import OverviewPage
@@ -24,6 +25,7 @@ from ui.admin_people import NewPersonPage, PeoplePage, PersonPage
 from ui.admin_policy import PolicyPage
 from ui.admin_section import SectionPage
 from ui.admin_sections import NewSectionPage, SectionsPage
+from ui.admin_system import SystemPage
 from ui.frame import Pages, Visit
 from ui.guardian import GuardianPage
 from ui.live import LiveMeetings
@@ -51,7 +53,12 @@ def install(app: FastAPI, muster: Muster, realtime: Realtime) -> None:
     pages = Pages(muster)
     _everybody(pages, hub)
     _teachers(pages, muster, hub)
-    _admins(pages, hub)
+    _admins(pages, hub, realtime.vitals)
+    realtime.metrics.gauge(
+        "muster_pages",
+        "Pages open in browsers",
+        lambda: sum(client.has_socket_connection for client in Client.instances.values()),
+    )
     ui.run_with(
         app,
         title="Muster",
@@ -104,10 +111,10 @@ def _teachers(pages: Pages, muster: Muster, hub: Hub) -> None:
         await ProjectorPage(visit, lives, meeting_id).build()
 
 
-def _admins(pages: Pages, hub: Hub) -> None:
+def _admins(pages: Pages, hub: Hub, vitals: Vitals) -> None:
     @pages.page("/admin", "Overview", roles=ADMIN)
     async def overview(visit: Visit) -> None:
-        await OverviewPage(visit.muster, hub, visit.login).build()
+        await OverviewPage(visit.muster, hub, vitals, visit.login).build()
 
     @pages.page("/admin/people", "People", roles=ADMIN)
     async def people(visit: Visit) -> None:
@@ -140,6 +147,10 @@ def _admins(pages: Pages, hub: Hub) -> None:
     @pages.page("/admin/policy", "Rules", roles=ADMIN, is_narrow=True)
     async def policy(visit: Visit) -> None:
         await PolicyPage(visit.muster, visit.login).build()
+
+    @pages.page("/admin/system", "System", roles=ADMIN)
+    async def system(visit: Visit) -> None:
+        await SystemPage(visit.muster, vitals).build()
 
 
 def _storage_secret(data: Path) -> str:

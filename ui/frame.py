@@ -34,6 +34,7 @@ NAVIGATION: dict[Role, tuple[tuple[str, str], ...]] = {
         ("/admin/sections", "Classes"),
         ("/admin/import", "Import"),
         ("/admin/policy", "Rules"),
+        ("/admin/system", "System"),
         ("/teacher", "My classes"),
     ),
 }

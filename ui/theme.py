@@ -10,7 +10,13 @@ from markupsafe import escape
 
 _HERE = Path(__file__).resolve().parent
 TOKENS = (_HERE / "style" / "tokens.css").read_text(encoding="utf-8")
-_LIVE = ("style/frame.css", "templates/pages.css", "style/meeting.css", "style/projector.css")
+_LIVE = (
+    "style/frame.css",
+    "templates/pages.css",
+    "style/meeting.css",
+    "style/projector.css",
+    "style/system.css",
+)
 
 #: Letter and word of each status; None is unmarked.
 STATUS_WORDS: dict[str | None, tuple[str, str]] = {

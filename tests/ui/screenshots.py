@@ -32,6 +32,7 @@ PAGES: tuple[tuple[str, str | None, str], ...] = (
     ("admin-section", "admin", "/admin/sections/{section}"),
     ("admin-import", "admin", "/admin/import"),
     ("admin-policy", "admin", "/admin/policy"),
+    ("admin-system", "admin", "/admin/system"),
 )
 
 
