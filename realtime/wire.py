@@ -44,6 +44,10 @@ class Wire(Protocol):
         """The client can read compressed frames."""
         ...
 
+    async def room(self) -> None:
+        """Wait until it is not full, or has ended."""
+        ...
+
     def write(self, frame: bytes) -> None:
         """Write whole frames. Never blocks, never raises; after the end nothing happens."""
         ...
@@ -109,9 +113,13 @@ class RawProtocol(WebSocketsSansIOProtocol):
         """More than 64 KiB wait for the client."""
         return not self.writable.is_set()
 
+    async def room(self) -> None:
+        """Wait until the client has read on, or the line has ended."""
+        await self.writable.wait()
+
     def write(self, frame: bytes) -> None:
         """Write whole frames."""
-        if not (self.close_sent or self.disconnected):
+        if not (self.close_sent or self.disconnected or self.transport.is_closing()):
             self.transport.write(frame)
 
     def close(self, code: int, reason: str = "") -> None:
@@ -122,14 +130,11 @@ class RawProtocol(WebSocketsSansIOProtocol):
         self.conn.send_close(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self.writable.set()  # nothing more is written, so nobody waits for room
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
         self.close_timer = self.loop.call_later(_GOODBYE_S, self.transport.abort)
-
-    def shutdown(self) -> None:
-        """uvicorn ends: the gateway has said goodbye to its own already."""
-        super().shutdown()
 
 
 class PlainWire:
@@ -144,25 +149,32 @@ class PlainWire:
         self._size = 0
         self._has_some = asyncio.Event()
         self._goodbye: tuple[int, str] | None = None
-        self._was_full = False
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self.on_drained: Callable[[], None] | None = None
 
     @property
     def is_full(self) -> bool:
         """More waits than a client may leave unread."""
-        return self._was_full
+        return not self._has_room.is_set()
+
+    async def room(self) -> None:
+        """Wait until the client has read on, or the line has ended."""
+        await self._has_room.wait()
 
     def write(self, frame: bytes) -> None:
         """Queue whole frames."""
         if self._goodbye is None:
             self._waiting.append(frame)
             self._size += len(frame)
-            self._was_full = self._was_full or self._size > self._most
+            if self._size > self._most:
+                self._has_room.clear()
             self._has_some.set()
 
     def close(self, code: int, reason: str = "") -> None:
         """Send what waits, then say goodbye."""
         self._goodbye = self._goodbye or (code, reason)
+        self._has_room.set()
         self._has_some.set()
 
     async def run(self) -> None:
@@ -176,8 +188,8 @@ class PlainWire:
                     for text in texts(frames):
                         await self._send({"type": "websocket.send", "text": text})
                     self._size -= len(frames)
-                    if self._was_full and self._size < self._most // 4:
-                        self._was_full = False
+                    if self.is_full and self._size < self._most // 4:
+                        self._has_room.set()
                         if self.on_drained is not None:
                             self.on_drained()
                 if self._goodbye is not None:

@@ -156,6 +156,10 @@ class Cluster:
             self._tokens[who] = str(answer.raise_for_status().json()["token"])
         return self._tokens[who]
 
+    def forget_token(self, who: str) -> None:
+        """Log somebody in anew the next time."""
+        del self._tokens[who]
+
     def call(
         self, method: str, path: str, *, who: str = "teacher1", node: Node | None = None, **how: Any
     ) -> Any:

@@ -65,3 +65,13 @@ def test_when_a_process_is_killed_its_page_goes_on_on_the_other(cluster: Cluster
     cluster.call("POST", "/operations", json={"operations": [marked]}, node=cluster.b)
     row = page.get_by_test_id(f"roster-row-{marked['student_id']}")
     expect(row).to_have_attribute("data-status", "present")
+
+
+def test_a_log_out_on_one_process_ends_the_page_on_the_other(cluster: Cluster, open_on: OpenOn) -> None:
+    meeting = cluster.open_meeting()
+    page = open_on(cluster.b, "teacher2", meeting)
+
+    cluster.call("POST", "/logout", who="teacher2", node=cluster.a)
+
+    page.wait_for_url("**/login?notice=ended")
+    cluster.forget_token("teacher2")
