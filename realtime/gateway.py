@@ -249,6 +249,9 @@ class Gateway:
 
     async def _converse(self, connection: Connection, receive: Receive) -> None:
         while True:
+            if connection.wire.is_full:  # who does not read the answers is not heard
+                connection.is_behind()
+                await connection.wire.room()
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 return
