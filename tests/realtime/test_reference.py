@@ -469,3 +469,16 @@ def test_the_digest_in_the_document_is_computed_as_it_says() -> None:
     assert digest(records) in {
         head for _, head in json.loads(PARTS["heartbeat"].example("json"))["heads"].values()
     }
+
+
+def test_the_protocol_names_the_same_frames_and_events() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text().partition("## 5. ")[2]
+    names = text.partition("Names: ")[2].partition(". Data")[0]
+
+    assert set(re.findall(r"[a-z_]+\.[a-z_]+", names)) == names_in_code() - INTERNAL
+    told = {
+        name
+        for direction in ("client → server", "server → client")
+        for name in text.partition(direction)[2].partition("\n")[0].split()
+    }
+    assert told == {name for name, model in MODELS.items() if "type" in model.model_fields}
