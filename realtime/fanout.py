@@ -106,12 +106,6 @@ class Channel:
         """Send it nothing more."""
         self._followers.discard(follower)
 
-    def since(self, seq: int) -> list[Event] | None:
-        """The events after a seq, if the ring has all of them; None if it has not."""
-        if self._ring and self._ring[0].event.seq <= seq + 1:
-            return [framed.event for framed in self._ring if framed.event.seq > seq]
-        return None
-
     def catch_up(self, follower: Follower) -> None:
         """Send a follower what it has missed, as far as it reads. Under pressure, so with less."""
         while self._ring and follower.sent < self._sent and not follower.is_full:
@@ -160,7 +154,7 @@ class Channel:
         began: float,
         spent: float,
     ) -> None:
-        """Write to all, so many in one turn of the loop; then rest for as long as that took."""
+        """Write to all, so many in one turn of the loop; then rest for half as long, if more waits."""
         written, loop = 0, asyncio.get_running_loop()
         for count, follower in enumerate(followers, 1):
             if follower not in self._followers:

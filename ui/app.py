@@ -15,6 +15,7 @@ from domain.clock import FIRST_DAY, LAST_DAY
 from domain.model import Role
 from domain.muster import Muster
 from realtime.hub import Hub
+from realtime.presence import Presence
 from realtime.realtime import Realtime
 from realtime.vitals import Vitals
 from ui import check_in, login, plain, theme
@@ -52,7 +53,7 @@ def install(app: FastAPI, muster: Muster, realtime: Realtime) -> None:
 
     pages = Pages(muster)
     _everybody(pages, hub)
-    _teachers(pages, muster, hub)
+    _teachers(pages, muster, hub, realtime.presence)
     _admins(pages, hub, realtime.vitals)
     realtime.metrics.gauge(
         "muster_pages",
@@ -89,7 +90,7 @@ def _everybody(pages: Pages, hub: Hub) -> None:
         await AccountPage(visit.muster, visit.login).build()
 
 
-def _teachers(pages: Pages, muster: Muster, hub: Hub) -> None:
+def _teachers(pages: Pages, muster: Muster, hub: Hub, presence: Presence) -> None:
     lives = LiveMeetings(muster, hub)
 
     @pages.page("/teacher", "My classes", roles=STAFF)
@@ -104,7 +105,7 @@ def _teachers(pages: Pages, muster: Muster, hub: Hub) -> None:
 
     @pages.page("/meeting/{meeting_id}", "Class", roles=STAFF)
     async def meeting(visit: Visit, meeting_id: str) -> None:
-        await MeetingPage(visit, lives, meeting_id).build()
+        await MeetingPage(visit, lives, presence, meeting_id).build()
 
     @pages.page("/meeting/{meeting_id}/projector", "Check in", roles=STAFF, is_bare=True)
     async def projector(visit: Visit, meeting_id: str) -> None:

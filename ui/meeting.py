@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from domain import register, standings
 from domain.access import may_see_meeting
 from domain.clock import format_instant
+from domain.events import meeting_topic
 from domain.hints import HINTS
 from domain.ids import new_id, parse_id
 from domain.logins import LoginView
@@ -21,6 +22,8 @@ from domain.muster import Muster
 from domain.operations import InvalidOperation, Operation, parse
 from domain.outcomes import Outcome, Verdict
 from domain.record import RecorderBusy
+from domain.watching import Grant, grants
+from realtime.presence import Presence
 from ui.frame import Visit
 from ui.live import LiveMeeting, LiveMeetings, Viewer
 from ui.parts.register import CodesPanel, Register
@@ -71,8 +74,10 @@ async def end_unless_staff(
 class MeetingPage:
     """One open page of one meeting."""
 
-    def __init__(self, visit: Visit, lives: LiveMeetings, meeting_id: str) -> None:
+    def __init__(self, visit: Visit, lives: LiveMeetings, presence: Presence, meeting_id: str) -> None:
         self._visit = visit
+        self._presence = presence
+        self._role = self._client_id = ""  # as what this person is present in the meeting, and where
         self._muster = visit.muster
         self._lives = lives
         self._meeting_id = meeting_id
@@ -84,11 +89,18 @@ class MeetingPage:
 
     async def build(self) -> None:
         """Show it; call once, inside the page's frame."""
-        if not await may_see(self._muster, self._visit.login, self._meeting_id):
+        grant = await self._grant()
+        if grant is None:
             not_here()
             return
+        self._role = grant.role
         self._live = await self._lives.join(self._meeting_id, self._viewer)
-        ui.context.client.on_delete(self._leave)
+        client = ui.context.client
+        self._client_id = client.id
+        client.on_delete(self._leave)
+        self._presence.join(
+            meeting_topic(self._meeting_id), self._visit.login.person_id, self._role, client.id
+        )
         self._register = Register(self._live.snapshot(), self._live.view.zone)
         self._viewer.show = self._show
         self._register.on("act", self._act)
@@ -98,8 +110,22 @@ class MeetingPage:
             self._codes_card.props('aria-label="Codes to check in"')
         self._sync_codes()
 
+    async def _grant(self) -> Grant | None:
+        """The right to see this meeting, as the sockets' gateway asks for it; None: no such meeting, or not theirs."""
+        if parse_id(self._meeting_id) is None:
+            return None
+        pair, now = (self._visit.login.person_id, meeting_topic(self._meeting_id)), self._muster.clock.now()
+        return (await self._muster.store.read(lambda conn: grants(conn, [pair], now)))[pair]
+
     def _leave(self) -> None:
         self._stop_codes()
+        self._presence.leave(
+            meeting_topic(self._meeting_id),
+            self._visit.login.person_id,
+            self._role,
+            self._client_id,
+            at_once=True,
+        )
         self._lives.leave(self._live, self._viewer)
 
     # -- from the meeting to the page

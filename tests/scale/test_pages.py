@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import orjson
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.scale.conftest import Cluster, Meeting, Node
 from tests.ui.conftest import DESKTOP
@@ -51,6 +54,23 @@ def test_a_mark_on_one_process_shows_on_the_page_of_the_other(cluster: Cluster, 
         row = page.get_by_test_id(f"roster-row-{marked['student_id']}")
         expect(row).to_have_attribute("data-status", "present")
     assert (node_of(desk), node_of(colleague)) == ("a", "b")
+
+
+def test_who_has_the_page_open_is_told_to_sockets_on_the_other_process(
+    cluster: Cluster, open_on: OpenOn
+) -> None:
+    meeting = cluster.open_meeting()
+    open_on(cluster.a, "teacher1", meeting)
+    token = cluster.token("teacher2")
+    headers = {"Authorization": f"Bearer {token}"}
+    address = cluster.b.url.replace("http", "ws", 1) + "/ws"
+
+    with connect(address, additional_headers=headers, subprotocols=[Subprotocol("muster.v1")]) as socket:
+        socket.send(orjson.dumps({"type": "subscribe", "id": 1, "topics": {meeting.topic: None}}).decode())
+        here: set[str] = set()
+        while not {"teacher", "co_teacher"} <= here:
+            frame = orjson.loads(socket.recv(timeout=30))
+            here |= {entry["role"] for entry in frame.get("presence", []) + frame.get("joined", [])}
 
 
 def test_when_a_process_is_killed_its_page_goes_on_on_the_other(cluster: Cluster, open_on: OpenOn) -> None:
