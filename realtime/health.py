@@ -17,6 +17,10 @@ from realtime.security import address_of, token_of
 router = APIRouter(tags=["health"])
 
 
+class _Exposition(PlainTextResponse):
+    media_type = CONTENT_TYPE
+
+
 @router.get("/healthz", summary="The event loop turns", responses={200: {"model": shapes.Health}})
 async def healthz() -> Response:
     """200 as long as this process can answer at all."""
@@ -38,19 +42,20 @@ async def readyz(realtime: TheRealtime) -> Response:
 @router.get(
     "/metrics",
     summary="What this process does, for Prometheus",
-    response_class=PlainTextResponse,
+    response_class=_Exposition,
     responses={403: {}},
 )
 async def metrics(request: Request, muster: TheMuster, realtime: TheRealtime) -> Response:
     """From this machine, or with the token of MUSTER_METRICS_TOKEN as a bearer token."""
     token, given = muster.settings.metrics_token, token_of(request) or ""
-    if not (_is_here(address_of(request)) or (token and secrets.compare_digest(token, given))):
+    is_theirs = bool(token) and secrets.compare_digest(token.encode(), given.encode())
+    if not (_is_here(address_of(request)) or is_theirs):
         raise Problem(
             403,
             "Metrics are given to this machine, or for the token of MUSTER_METRICS_TOKEN.",
             hint="Ask from the machine itself or send the token as Authorization: Bearer.",
         )
-    return Response(realtime.metrics.text(), media_type=CONTENT_TYPE)
+    return _Exposition(realtime.metrics.text())
 
 
 def _is_here(address: str) -> bool:
