@@ -243,9 +243,10 @@ class Gateway:
         own = self._of_person.setdefault(connection.login.person_id, {})
         own[connection.id] = connection
         self._admission.greet(connection)
-        if len(own) > self._limits.connections_per_person:
+        while len(own) > self._limits.connections_per_person:
+            oldest = own.pop(next(iter(own)))
             self._metrics.limited("connection")
-            self.end(next(iter(own.values())), Close.REPLACED, "replaced by a newer connection")
+            self.end(oldest, Close.REPLACED, "replaced by a newer connection")
 
     async def _converse(self, connection: Connection, receive: Receive) -> None:
         while True:
@@ -330,10 +331,10 @@ class Gateway:
                 self._presence.leave(topic, person_id, grant.role, connection.id)
         self._seen.forget(connection)
         del self._connections[connection.id]
-        own = self._of_person[connection.login.person_id]
-        del own[connection.id]
+        own = self._of_person.get(connection.login.person_id, {})
+        own.pop(connection.id, None)  # not there if a newer one has replaced it
         if not own:
-            del self._of_person[connection.login.person_id]
+            self._of_person.pop(connection.login.person_id, None)
 
 
 def canonical(name: str) -> str | None:
