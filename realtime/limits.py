@@ -37,13 +37,15 @@ class Bucket:
         self._level, self._at = float(burst), now
 
     def take(self, count: float, now: float) -> float:
-        """Take tokens; 0.0 if they were there, else the seconds until they will be, and nothing is taken."""
+        """Take tokens; 0.0 if they were there, else the seconds until they will be, and nothing is taken.
+
+        More than the burst are never there."""
         self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         self._at = now
         if count <= self._level:
             self._level -= count
             return 0.0
-        return (min(count, self._burst) - self._level) / self._rate
+        return (count - self._level) / self._rate
 
 
 class Doors:
