@@ -95,7 +95,7 @@ THRESHOLDS = (
     Threshold(
         "loop_lag",
         "The event loop is late by more than 100 ms: this process has too much to do.",
-        "Add another one.",
+        "Give it a processor core of its own, or add another process.",
         lambda look: look.loop_lag_ms > 100,
     ),
     Threshold(

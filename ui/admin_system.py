@@ -119,6 +119,7 @@ def _summary(tone: str, sign: str, title: str, rest: Markup) -> Markup:
 
 def _traffic(health: Health) -> Markup:
     last = health.looks[-1]
+    spans = spans_of(health.looks)
     clients = f"{_count(last.pages, 'page')}, {_count(last.connections, 'client')}"
     rows = (
         ("connections", "Connections", clients, "", lambda look: float(look.pages + look.connections)),
@@ -137,26 +138,35 @@ def _traffic(health: Health) -> Markup:
     return _card(
         "Traffic",
         ("Now", "Last 5 min"),
-        Markup("").join(_traffic_row(health.looks, *row) for row in rows),
+        Markup("").join(_traffic_row(spans, *row) for row in rows),
         name="s-traffic",
     )
 
 
 def _traffic_row(
-    looks: Sequence[Look], name: str, title: str, what: str, unit: str, read: Callable[[Look], float]
+    spans: Sequence[Sequence[Look]],
+    name: str,
+    title: str,
+    what: str,
+    unit: str,
+    read: Callable[[Look], float],
 ) -> Markup:
-    bars = bars_of(looks, read)
+    bars = [max(map(read, span)) for span in spans]
     return Markup(
         '<tr>{}<td class="s-now" data-testid="system-{}">{}</td><td>{}<small>peak {}</small></td></tr>'
     ).format(
-        _what(title, what), name, _value(read(looks[-1]), unit), chart(bars, _BARS), _value(max(bars), unit)
+        _what(title, what),
+        name,
+        _value(read(spans[-1][-1]), unit),
+        chart(bars, _BARS),
+        _value(max(bars), unit),
     )
 
 
-def bars_of(looks: Sequence[Look], read: Callable[[Look], float]) -> list[float]:
-    """The highest value of each five seconds by the clock, so that bars move on and never change their height."""
+def spans_of(looks: Sequence[Look]) -> list[list[Look]]:
+    """The looks of each five seconds by the clock: a chart's bars move on and never change their height."""
     spans = groupby(looks, key=lambda look: int(look.at.timestamp()) // _BAR_S)
-    return [max(read(look) for look in span) for _, span in spans][-_BARS:]
+    return [list(span) for _, span in spans][-_BARS:]
 
 
 def _value(value: float, unit: str) -> Markup:

