@@ -25,7 +25,7 @@ from tests.looks import a_look
 from tests.realtime.conftest import As, problem
 from tests.realtime.sockets import PASSWORD, Served
 
-OPERATING = Path(__file__).resolve().parents[2] / "docs" / "deploy.md"
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "realtime.md"
 #: What is there only on PostgreSQL, and what only with pages.
 SOMETIMES = {"muster_log_position", "muster_log_reads", "muster_redis_up", "muster_pages"}
 
@@ -233,8 +233,9 @@ async def test_this_machine_gets_the_metrics_that_are_documented_and_no_others(c
     assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)
     given = set(re.findall(r"^# TYPE (muster_\w+) (?:counter|gauge|histogram)$", answer.text, re.MULTILINE))
     given = {name for name in given if not name.endswith("_created")}
-    chapter = OPERATING.read_text(encoding="utf-8").partition("## Is it well?")[2].partition("\n## ")[0]
-    documented = set(re.findall(r"`(muster_[a-z_]+)", chapter))
+    documented = set(
+        re.findall(r"^\| `(muster_\w+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert given - documented == set()
     assert documented - given - SOMETIMES == set()
     assert {f"muster_alert_{threshold.name}" for threshold in THRESHOLDS} <= documented
