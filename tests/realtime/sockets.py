@@ -82,6 +82,7 @@ class Socket:
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
             compression=compression,
             max_size=None,
+            max_queue=None,  # else one that is full cannot be closed for a while
             ping_interval=None,
             proxy=None,
         )
