@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -16,6 +17,10 @@ from domain.settings import Settings
 from domain.store import Store, open_store
 from tests.factories import NOW
 from tests.servers import Postgres
+
+# How long an example takes is the machine's affair: speed is measured in tests/bench.
+hypothesis.settings.register_profile("muster", deadline=None)
+hypothesis.settings.load_profile("muster")
 
 
 @pytest.fixture
