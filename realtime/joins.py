@@ -20,6 +20,7 @@ from sqlalchemy import Connection as Database
 
 from domain import events, register
 from domain.clock import Clock
+from domain.events import WALL
 from domain.store import Store, StoreError
 from domain.watching import MEETING, Grant, grants
 from realtime.connection import Connection, Following
@@ -75,7 +76,7 @@ class Joins:
         self._presence, self._metrics = presence, metrics
         self._forget = forget
         self._waiting: deque[Join] = deque()
-        self._kept: dict[str, tuple[int, datetime, bytes]] = {}  # topic: (seq, when, snapshot)
+        self._kept: dict[str, tuple[tuple[int, int], datetime, bytes]] = {}  # topic: (seqs, when, snapshot)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -121,30 +122,29 @@ class Joins:
         found = _Read(epoch=events.epoch(conn))
         found.rights = grants(conn, [_pair(join) for join in batch], now)
         allowed = [join for join in batch if found.rights[_pair(join)] is not None]
-        found.heads = events.heads(conn, {join.following.channel.topic for join in allowed})
+        found.heads = events.heads(conn, {WALL, *(join.following.channel.topic for join in allowed)})
         self._read_digests(conn, allowed, found)
         for join in allowed:
             topic = join.following.channel.topic
             after = _events_after(join, found)
             if after is None:
                 if topic not in found.snapshots:
-                    found.snapshots[topic] = self._snapshot(
-                        conn, topic, found.heads[topic], now, is_fresh=join.request_id is None
-                    )
+                    seqs = found.heads[topic], found.heads[WALL]  # other rosters are told on the wall
+                    found.snapshots[topic] = self._snapshot(conn, topic, seqs, now)
             elif (topic, after) not in found.missed:
                 rows = events.read_after(conn, topic, after, MAX_MISSED) if after < found.heads[topic] else []
                 found.missed[topic, after] = b"[%s]" % b",".join(event_payload(e, join.name) for e in rows)
         return found
 
-    def _snapshot(self, conn: Database, topic: str, head: int, now: datetime, *, is_fresh: bool) -> bytes:
-        """A snapshot, written out; in a storm one that is a moment old and of the same seq does for others too."""
+    def _snapshot(self, conn: Database, topic: str, seqs: tuple[int, int], now: datetime) -> bytes:
+        """A snapshot, written out; in a storm one that is a moment old and of the same seqs does for others too."""
         kept = self._kept.get(topic)
-        if not is_fresh and kept is not None and kept[0] == head and timedelta() <= now - kept[1] < KEPT_FOR:
+        if kept is not None and kept[0] == seqs and timedelta() <= now - kept[1] < KEPT_FOR:
             return kept[2]
         written = orjson.dumps(snapshot_of(conn, topic, now))
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
-        self._kept[topic] = (head, now, written)
+        self._kept[topic] = (seqs, now, written)
         return written
 
     def _read_digests(self, conn: Database, allowed: list[Join], found: _Read) -> None:

@@ -134,16 +134,18 @@ class Rights:
                 found = dict.fromkeys(pairs)
             for following, pair in zip(doubted, pairs, strict=True):
                 self._judge(following, found[pair])
-            self._outdated.clear()
 
     def _judge(self, following: Following, grant: Grant | None) -> None:
         connection, name = following.connection, following.channel.name
+        is_outdated = following in self._outdated
+        self._outdated.discard(following)
         if connection.followings.get(name) is not following:
             return
         if grant is None:
             self._sockets.forget(connection, name)
             connection.send({"type": "unsubscribed", "id": None, "topic": name, "code": "forbidden"})
-        elif following.is_joined:
+            return
+        if following.is_joined:
             following.grant = replace(grant, role=following.grant.role) if following.grant else grant
-            if following in self._outdated:  # another roster is no event of the meeting
-                self._sockets.begin_anew(following, is_whole=True)
+        if is_outdated:  # another roster is no event of the meeting; one who joins may have read the old one
+            self._sockets.begin_anew(following, is_whole=True)
