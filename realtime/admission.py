@@ -127,23 +127,26 @@ class Admission:
 
     async def _introduced(self, wire: Wire, receive: Receive) -> str | None:
         """The token of the auth frame; None when none came in time and the connection was closed."""
+        if self._strangers > self._limits.waiting_for_auth:
+            self._metrics.limited("connection")
+            await self.send_away(wire, receive, 2.0)
+            return None
         reason = "no auth frame came in time"
-        if self._strangers <= self._limits.waiting_for_auth:
+        try:
+            async with asyncio.timeout(AUTH_WITHIN_S):
+                message = await receive()
+        except TimeoutError:
+            pass
+        else:
+            if message["type"] == "websocket.disconnect":
+                return None
             try:
-                async with asyncio.timeout(AUTH_WITHIN_S):
-                    message = await receive()
-            except TimeoutError:
+                frame = read_message(message)
+                if isinstance(frame, Auth):
+                    return frame.token
+            except BadFrame:
                 pass
-            else:
-                if message["type"] == "websocket.disconnect":
-                    return None
-                try:
-                    frame = read_message(message)
-                    if isinstance(frame, Auth):
-                        return frame.token
-                except BadFrame:
-                    pass
-                reason = "the first frame must be an auth frame"
+            reason = "the first frame must be an auth frame"
         await self._refuse(wire, receive, reason)
         return None
 

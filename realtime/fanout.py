@@ -33,14 +33,16 @@ PRESSURE = 100
 
 
 class Framed:
-    """An event with its frame. ``student_id``: of an event that a newer one of this student supersedes."""
+    """An event with its frame. ``record``: the (meeting, student) of one that a newer one of it supersedes."""
 
-    __slots__ = ("came_at", "event", "frame", "student_id")
+    __slots__ = ("came_at", "event", "frame", "record")
 
     def __init__(self, event: Event, topic: str, came_at: float) -> None:
         self.event = event
         self.frame = text_frame(event_payload(event, topic))
-        self.student_id = event.data.get("student_id") if event.name == "record.changed" else None
+        self.record: tuple[str, str] | None = None
+        if event.name == "record.changed" and event.data.get("student_id"):
+            self.record = (event.data.get("meeting_id", ""), event.data["student_id"])
         self.came_at = came_at
 
 
@@ -194,14 +196,14 @@ class Channel:
         return b"".join([framed.frame for framed in chosen]), chosen[-1].event.seq
 
     def _conflated(self, waiting: Sequence[Framed]) -> tuple[bytes, int]:
-        """Of each student the newest record only; a frame says from which seq on it stands for all."""
-        newest = {framed.student_id: framed.event.seq for framed in waiting if framed.student_id is not None}
+        """Of each record the newest state only; a frame says from which seq on it stands for all."""
+        newest = {framed.record: framed.event.seq for framed in waiting if framed.record is not None}
         frames: list[bytes] = []
         size, dropped, first = 0, 0, waiting[0].event.seq
         last = first - 1
         for framed in waiting:
             seq = framed.event.seq
-            if framed.student_id is not None and newest[framed.student_id] != seq:
+            if framed.record is not None and newest[framed.record] != seq:
                 dropped += 1
                 continue
             frame = framed.frame

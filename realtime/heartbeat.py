@@ -7,6 +7,7 @@ never all at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ log = logging.getLogger("muster.gateway")
 #: An open connection keeps its login from expiring: it is asked for so often.
 _FIND_LOGIN_EVERY_S = 300.0
 _TICK_S = 1.0
+_READ_WITHIN_S = 1.5
 
 
 class Sockets(Protocol):
@@ -83,8 +85,6 @@ class Heartbeat:
                 await self._beat(
                     [c for c in self._sockets.connections() if c.id % self._every == turn % self._every]
                 )
-            except StoreError:
-                pass  # no news of heads while the database is away; the clients hear that we are here
             except Exception:  # the rim of the task: the next beat tries again
                 log.exception("a heartbeat failed")
 
@@ -121,7 +121,12 @@ class Heartbeat:
             return
         topics = {f.channel.topic for c in due for f in c.followings.values() if f.is_joined}
         known = self._digests
-        heads, digests = await self._muster.store.read(lambda conn: _heads(conn, topics, known))
+        heads: dict[str, int] = {}
+        digests: dict[str, tuple[int, str]] = {}
+        # While the database is away clients hear that we are here, without heads; rights still end meanwhile.
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_READ_WITHIN_S):
+                heads, digests = await self._muster.store.read(lambda conn: _heads(conn, topics, known))
         # Kept for topics that are followed; a topic nobody asks for any more is dropped by and by.
         self._digests = {t: pair for t, pair in (known | digests).items() if t in topics or len(known) < 5000}
         written: dict[tuple[str, ...], bytes] = {}
@@ -130,8 +135,9 @@ class Heartbeat:
             key = tuple(connection.followings[name].channel.topic for name in names)
             if key not in written:
                 told = {
-                    name: (heads.get(topic, 0), digests[topic][1] if topic in digests else "")
+                    name: (heads[topic], digests[topic][1] if topic in digests else "")
                     for name, topic in zip(names, key, strict=True)
+                    if topic in heads
                 }
                 frame = {"type": "heartbeat", "server_time": connection.server_time(), "heads": told}
                 written[key] = orjson.dumps(frame)

@@ -14,7 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from realtime.client.backoff import Backoff
+from realtime.client.backoff import LONGEST_S, Backoff
 from realtime.client.conversation import Conversation
 from realtime.client.device import Clock, Device, system_clock
 from realtime.client.errors import ClientError, Closed, LoginEnded, Refused, RoleLost, Unreachable
@@ -29,6 +29,7 @@ State: TypeAlias = Literal["connecting", "live", "reconnecting", "ended"]
 
 SUBPROTOCOL = Subprotocol("muster.v1")
 #: Close codes after which nobody may come back with this login.
+_REPLACED = 4409
 _FINAL: dict[int, type[LoginEnded] | type[RoleLost]] = {4401: LoginEnded, 4403: RoleLost}
 #: For connecting, and for the server's first word.
 OPEN_TIMEOUT_S = 10.0
@@ -237,6 +238,8 @@ class MusterClient:
         else:
             if final := _FINAL.get(socket.close_code or 0):
                 raise final
+            if socket.close_code == _REPLACED:
+                self._talk.return_after(LONGEST_S)  # else the person's clients push each other out in turn
 
     async def _read(self, socket: ClientConnection) -> None:
         """Take frames until the connection ends or falls silent."""

@@ -334,3 +334,20 @@ def test_what_is_left_out_is_always_superseded_by_what_is_sent(students: list[in
             assert any(
                 e.data.get("student_id") == left_out.data["student_id"] for e in events[left_out.seq :]
             )
+
+
+async def test_under_pressure_a_record_of_one_meeting_does_not_stand_for_that_of_another() -> None:
+    room, reader = Room(), Reader()
+    room.follow(reader)
+    count = PRESSURE + 20
+    room.bus.publish(
+        [
+            Event(TOPIC, seq, "record.changed", NOW, {"meeting_id": f"m{seq // 2}", "student_id": "s"})
+            for seq in range(1, count + 1)
+        ]
+    )
+    await room.settled()
+
+    told = [frame["data"]["meeting_id"] for frame in reader.frames]
+    assert sorted(set(told)) == sorted({f"m{seq // 2}" for seq in range(1, count + 1)})
+    assert len(told) == len(set(told)) < count

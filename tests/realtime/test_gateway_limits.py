@@ -284,7 +284,7 @@ async def test_whoever_connects_too_quickly_is_told_when_to_come_back(served: Se
 @limited(waiting_for_auth=2)
 async def test_many_who_do_not_say_who_they_are_keep_nobody_else_out(served: Served) -> None:
     async with Socket(served.base), Socket(served.base), Socket(served.base) as third:
-        assert await third.ended() == 4401
+        assert await third.ended() == 4429
         async with served.socket("teacher") as known:
             assert await is_answered(known)
 
